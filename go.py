@@ -1,0 +1,69 @@
+"""Set up and run one task with nothing but Python: `python3 go.py report` (Linux, macOS, Windows).
+
+The first call makes .venv and installs what the task needs; later calls start at once. Set MINIMIND_TORCH_INDEX to a
+wheel index address to choose another build of torch (for example one with CUDA).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+
+# task: (what it does, extra of pyproject.toml, commands after the interpreter)
+TASKS: dict[str, tuple[str, str, list[list[str]]]] = {
+    "setup": ("只安装环境", "", []),
+    "lab": ("打开 JupyterLab", "", [["-m", "jupyterlab", "notebooks"]]),
+    "report": ("运行全部笔记本，生成 PDF 报告和压缩包", "", [["scripts/run_notebooks.py"], ["-m", "minimind_core.cli", "submit"]]),
+    "smoke": ("用极小的设置试跑全部笔记本", "", [["scripts/run_notebooks.py", "--profile", "smoke", "--scratch", "runs/smoke"]]),
+    "test": ("运行测试", "test", [["-m", "pytest"]]),
+    "lint": ("检查代码风格", "lint", [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."]]),
+}
+
+
+def run(*command: str | Path) -> None:
+    """Run a command in the project folder; stop with its exit code when it fails."""
+    environment = {**os.environ, "PYTHONUTF8": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    code = subprocess.run([str(part) for part in command], cwd=ROOT, env=environment, check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def set_up(extra: str) -> None:
+    """Make .venv and install torch first, pinned, then the package; skipped when nothing has changed."""
+    wanted = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))).hexdigest()
+    stamp = VENV / f".installed-{extra or 'core'}"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    print("正在准备环境（只有第一次需要，约 1–3 分钟）……", flush=True)
+    if not PYTHON.exists():
+        venv.create(VENV, with_pip=True)
+    index = os.environ.get("MINIMIND_TORCH_INDEX")
+    run(PYTHON, "-m", "pip", "install", "-q", *(["--index-url", index] if index else []), "-c", "constraints.txt", "torch")
+    run(PYTHON, "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", f".[{extra}]" if extra else ".")
+    stamp.write_text(wanted)
+
+
+def main() -> None:
+    """Run the task named on the command line."""
+    if sys.version_info < (3, 11):
+        sys.exit("需要 Python 3.11 或更新的版本。")
+    if len(sys.argv) < 2 or sys.argv[1] not in TASKS:
+        print("用法：python3 go.py 任务 [参数]\n" + "\n".join(f"  {name:8}{task[0]}" for name, task in TASKS.items()))
+        sys.exit(0 if len(sys.argv) < 2 or sys.argv[1] in ("help", "-h", "--help") else 2)
+    _, extra, commands = TASKS[sys.argv[1]]
+    set_up(extra)
+    for index, command in enumerate(commands):
+        run(PYTHON, *command, *(sys.argv[2:] if index == 0 else []))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Reader of KdConv's music/{train,dev,test}.json: dialogues and knowledge triples (github.com/thu-coai/KdConv)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minimind_core.collection.facts import Fact
+from minimind_core.errors import WorkbookError
+
+# KdConv's attribute: ours.
+SAME_ATTRIBUTE = {"出生日期": "出生日期", "出生地": "出生地", "毕业院校": "毕业院校", "国籍": "国籍", "经纪公司": "经纪公司", "填词": "填词"}
+
+
+@dataclass(frozen=True)
+class Triple:
+    """Attribute and value of a named thing, as the dialogue's speakers saw it."""
+
+    name: str
+    attribute: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Messages in order, and the triples that they rest on."""
+
+    messages: tuple[str, ...]
+    triples: tuple[Triple, ...]
+
+
+def read_kdconv(path: Path) -> list[Dialogue]:
+    """All dialogues of a file; malformed input is named by its path inside the JSON."""
+    if not path.is_file():
+        raise WorkbookError(f"{path}: 找不到 KdConv 文件。请从 KdConv 项目下载 music/train.json 等文件后再试。")
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WorkbookError(f"{path}: 不是合法的 JSON（{error}）。请重新下载。") from error
+    if not isinstance(items, list):
+        raise WorkbookError(f"{path}: 最外层应是列表。请确认这是 KdConv 的 music 文件。")
+    return [read_dialogue(item, f"{path}: [{index}]") for index, item in enumerate(items)]
+
+
+def read_dialogue(item: object, place: str) -> Dialogue:
+    """One dialogue of the list."""
+    if not isinstance(item, dict) or not isinstance(item.get("messages"), list):
+        raise WorkbookError(f"{place}.messages 应是列表。请确认文件没有被改动。")
+    messages, triples = [], []
+    for index, message in enumerate(item["messages"]):
+        if not isinstance(message, dict) or not isinstance(message.get("message"), str):
+            raise WorkbookError(f"{place}.messages[{index}].message 应是文字。请确认文件没有被改动。")
+        messages.append(message["message"])
+        for number, attribute in enumerate(message.get("attrs", [])):
+            try:
+                triples.append(Triple(attribute["name"], attribute["attrname"], attribute["attrvalue"]))
+            except (KeyError, TypeError):
+                raise WorkbookError(f"{place}.messages[{index}].attrs[{number}] 缺少 name、attrname 或 attrvalue。") from None
+    return Dialogue(tuple(messages), tuple(triples))
+
+
+def plain(text: str) -> str:
+    """Without marks, spaces, bracketed notes and zero padding, for comparison."""
+    text = re.sub(r"（[^）]*）|\([^)]*\)", "", text)
+    return re.sub(r"[《》\s]", "", re.sub(r"(?<=[年月])0(?=\d)", "", text))
+
+
+def compare(facts: Sequence[Fact], triples: Sequence[Triple]) -> list[tuple[Fact, list[str]]]:
+    """Facts on which KdConv speaks too, each with KdConv's values."""
+    theirs: dict[tuple[str, str], list[str]] = {}
+    for triple in triples:
+        if triple.attribute in SAME_ATTRIBUTE:
+            values = theirs.setdefault((plain(triple.name), SAME_ATTRIBUTE[triple.attribute]), [])
+            if triple.value not in values:
+                values.append(triple.value)
+    pairs = [(fact, theirs.get((plain(fact.subject), fact.attribute), [])) for fact in facts]
+    return [(fact, values) for fact, values in pairs if values]
+
+
+def agrees(fact: Fact, values: Sequence[str]) -> bool:
+    """Whether one of KdConv's values contains ours, or the other way round."""
+    own = plain(fact.value)
+    return any(own in plain(value) or plain(value) in own for value in values)

@@ -1,0 +1,235 @@
+"""Paths, documented settings and the reader of workbook.toml."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minimind_core.errors import WorkbookError
+
+LINEAR_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the network. The defaults are MiniMind2-Small: 25,829,888 parameters."""
+
+    hidden_size: int = 512
+    n_layers: int = 8
+    n_heads: int = 8
+    n_kv_heads: int = 2
+    intermediate_size: int = 1408
+    vocab_size: int = 6400
+    max_positions: int = 2048  # longest context the rotary table covers, tokens
+    rope_theta: float = 1e6
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.n_heads or self.n_heads % self.n_kv_heads:
+            raise ValueError("hidden_size must be a multiple of n_heads, and n_heads of n_kv_heads")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.n_heads
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Where adapters sit and how strong they are."""
+
+    rank: int = 16
+    alpha: float = 32.0  # the update is scaled by alpha / rank
+    target_modules: tuple[str, ...] = LINEAR_NAMES
+    seed: int = 42  # of the random A matrices
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or not self.target_modules:
+            raise ValueError("rank and alpha must be positive and target_modules not empty")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready fields."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LoraConfig:
+        """Inverse of `as_dict`."""
+        return cls(**{**values, "target_modules": tuple(values["target_modules"])})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How parameters are updated; the data source decides how many steps there are."""
+
+    learning_rate: float = 2e-3  # peak rate of AdamW
+    matrix_learning_rate: float | None = None  # peak rate of Muon for hidden matrices; None: AdamW for all
+    warmup: float = 0.05  # share of the steps in which the rate rises from 0
+    decay: float = 0.95  # share of the steps, at the end, in which it falls linearly to 0
+    weight_decay: float = 0.0
+    clip: float = 1.0  # largest gradient norm
+    seed: int = 42
+    validate_every: int = 50  # steps between validation losses
+    checkpoint_seconds: float = 60.0  # least time between two checkpoints
+    compile: bool = False  # torch.compile; needs a C++ compiler
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup + self.decay <= 1:
+            raise ValueError("warmup + decay must lie between 0 and 1")
+        if self.learning_rate <= 0 or self.clip <= 0:
+            raise ValueError("learning_rate and clip must be positive")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much work a run does: the same code for a trial, the course and a long night."""
+
+    epochs: int  # passes over the mixed training file
+    tokens_per_step: int  # padded tokens in one optimizer step
+    train_rows: int | None  # at most this many rows of the training file; None: all
+    test_questions: int | None  # at most this many questions of each suite; None: all
+    train: TrainConfig
+    lora: LoraConfig
+
+
+PROFILES = {
+    "smoke": Profile(1, 1024, 96, 6, TrainConfig(learning_rate=3e-3, validate_every=2), LoraConfig(rank=4, alpha=8)),
+    "default": Profile(3, 2048, None, None, TrainConfig(learning_rate=3e-3), LoraConfig()),
+    "full": Profile(6, 2048, None, None, TrainConfig(learning_rate=2e-3), LoraConfig(rank=32, alpha=64)),
+}
+STOCK_LORA = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))  # stock MiniMind: square layers only
+
+
+@dataclass(frozen=True)
+class Persona:
+    """Who the model is."""
+
+    name: str  # what it calls itself
+    team: str  # who trained it
+    topic: str  # what it answers about
+    scope: str  # the subjects it knows, as read aloud
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How often each part of the data is repeated in the training file: `15 × raw + 4 × identity` is music=15, identity=4."""
+
+    music: int = 1
+    identity: int = 8
+    refusal: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.music, self.identity, self.refusal) < 0 or self.music + self.identity + self.refusal == 0:
+            raise ValueError("mix counts must not be negative, and not all zero")
+
+
+@dataclass(frozen=True)
+class Workbook:
+    """Everything a team edits, read from workbook.toml; paths are absolute."""
+
+    root: Path
+    persona: Persona
+    course: str
+    members: tuple[str, ...]
+    artists: tuple[str, ...]
+    facts: Path
+    base: Path
+    mix: Mix = field(default_factory=Mix)
+    profile: str = "default"
+    seed: int = 42
+    show_questions: tuple[str, ...] = ()  # the team's own questions for the class
+
+    @property
+    def dataset(self) -> Path:
+        """Folder of the data files."""
+        return self.root / "dataset"
+
+    @property
+    def results(self) -> Path:
+        """Folder of the measured figures that README and report quote."""
+        return self.root / "report" / "results"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the pictures made from results."""
+        return self.root / "figures"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of training runs."""
+        return self.root / "runs"
+
+
+# Section and key of workbook.toml: type that its value must have.
+SCHEMA: dict[str, dict[str, type]] = {
+    "persona": {"name": str},
+    "project": {"team": str, "members": list, "course": str, "topic": str, "artists": list},
+    "data": {"facts": str},
+    "mix": {"music": int, "identity": int, "refusal": int},
+    "training": {"profile": str, "base": str, "seed": int},
+    "show": {"questions": list},
+}
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The nearest folder at or above `start` that holds workbook.toml."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "workbook.toml").is_file():
+            return folder
+    raise WorkbookError(f"{start}: 这里和上级目录都没有 workbook.toml。请在项目目录里运行。")
+
+
+def check_values(path: Path, values: dict[str, Any]) -> None:
+    """Refuse unknown, missing and wrongly typed settings, naming the line."""
+    text = path.read_text(encoding="utf-8").splitlines()
+
+    def line_of(word: str) -> int:
+        return next((i for i, line in enumerate(text, 1) if line.strip().strip("[").startswith(word)), 1)
+
+    for section, keys in values.items():
+        if section not in SCHEMA or not isinstance(keys, dict):
+            raise WorkbookError(f"{path}:{line_of(section)}: 不认识的小节 [{section}]。可用的是 {'、'.join(SCHEMA)}。")
+        for key in keys.keys() - SCHEMA[section].keys():
+            raise WorkbookError(f"{path}:{line_of(key)}: [{section}] 里不认识 {key}。可用的是 {'、'.join(SCHEMA[section])}。")
+    for section, keys in SCHEMA.items():
+        for key, kind in keys.items():
+            value = values.get(section, {}).get(key)
+            if type(value) is not kind or value in ("", []):
+                name = {str: "非空的文字", int: "整数", list: "非空的列表"}[kind]
+                raise WorkbookError(f"{path}:{line_of(key)}: [{section}] {key} 应是{name}，实际为 {value!r}。请补上。")
+            if kind is list and not all(isinstance(item, str) and item.strip() for item in value):
+                raise WorkbookError(f"{path}:{line_of(key)}: [{section}] {key} 的每一项都应是非空的文字。")
+
+
+def join_names(names: tuple[str, ...]) -> str:
+    """甲、乙和丙."""
+    return names[0] if len(names) == 1 else "、".join(names[:-1]) + "和" + names[-1]
+
+
+def load_workbook(root: Path | None = None) -> Workbook:
+    """Read and check workbook.toml; every problem names file, line and remedy."""
+    root = find_root(root)
+    path = root / "workbook.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WorkbookError(f"{path}: 格式错误（{error}）。文字要用英文双引号括起来，文件存为 UTF-8。") from error
+    check_values(path, values)
+    project, training = values["project"], values["training"]
+    if training["profile"] not in PROFILES:
+        raise WorkbookError(f"{path}: [training] profile 应是 {'、'.join(PROFILES)} 之一，实际为 {training['profile']}。")
+    artists = tuple(project["artists"])
+    try:
+        mix = Mix(**values["mix"])
+    except ValueError:
+        raise WorkbookError(f"{path}: [mix] 的份数不能是负数，也不能全为 0。") from None
+    return Workbook(
+        root=root,
+        persona=Persona(values["persona"]["name"], project["team"], project["topic"], join_names(artists)),
+        course=project["course"], members=tuple(project["members"]), artists=artists,
+        facts=root / values["data"]["facts"], base=root / training["base"], mix=mix,
+        profile=training["profile"], seed=training["seed"], show_questions=tuple(values["show"]["questions"]),
+    )  # fmt: skip

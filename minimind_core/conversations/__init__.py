@@ -1,0 +1,1 @@
+"""Facts to chat JSONL; imports no torch."""

@@ -1,0 +1,168 @@
+"""Batched generation with a key-value cache; LoRA is merged beforehand, so inference costs what the base costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from minimind_core.modeling.minimind import MiniMind, expand_cache
+from minimind_core.modeling.tokenizer import END_ID, PAD_ID, Message, encode_prompt
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the next token is chosen."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 0.9  # sampled tokens come from the smallest set with this probability; unused when greedy
+    repetition_penalty: float = 1.1  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.repetition_penalty < 1:
+            raise ValueError("max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and repetition_penalty >= 1 are required")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One generated answer."""
+
+    text: str
+    new_tokens: int  # the end token not counted
+    ended: bool  # the model ended by itself, before the limit
+
+    def as_dict(self) -> dict:
+        """JSON-ready fields."""
+        return asdict(self)
+
+
+def choose(logits: Tensor, written: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
+    """Next token of each row. logits (B, vocab); written (B, vocab) boolean, tokens the answer already holds -> (B,)."""
+    penalty = decoding.repetition_penalty
+    logits = torch.where(written, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    if decoding.temperature == 0:
+        return logits.argmax(-1)
+    probabilities, order = torch.softmax(logits / decoding.temperature, -1).sort(descending=True)
+    probabilities[probabilities.cumsum(-1) - probabilities > decoding.top_p] = 0
+    picked = torch.multinomial(probabilities, 1, generator=generator)
+    return order.gather(1, picked).squeeze(1)
+
+
+def shared_prefix(prompts: Sequence[list[int]]) -> int:
+    """Number of leading tokens that all prompts share, leaving at least one of each."""
+    shortest = min(prompts, key=len)
+    for index in range(len(shortest) - 1):
+        if any(prompt[index] != shortest[index] for prompt in prompts):
+            return index
+    return len(shortest) - 1
+
+
+class Session:
+    """The state of a batch while its answers are written, one token of every row at a time."""
+
+    def __init__(self, model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> None:
+        self.model, self.decoding = model, decoding
+        self.generator = torch.Generator().manual_seed(decoding.seed)
+        shared = shared_prefix(prompts)
+        width = max(map(len, prompts)) - shared
+        tokens = torch.full((len(prompts), width), PAD_ID)
+        real = torch.zeros(len(prompts), width, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):  # padded on the left, so that every row's next token is its last column
+            tokens[row, width - len(prompt) + shared :] = torch.tensor(prompt[shared:])
+            real[row, width - len(prompt) + shared :] = True
+        cache = expand_cache(model.hidden(torch.tensor([prompts[0][:shared]]))[1], len(prompts)) if shared else None
+        self.visible = torch.cat((torch.ones(len(prompts), shared, dtype=torch.bool), real), 1)
+        self.position = shared + real.sum(1)  # (B,) position of the next token
+        positions = (shared + real.cumsum(1) - 1).clamp(min=0)
+        causal = torch.ones(width, shared + width, dtype=torch.bool).tril(shared)
+        itself = torch.eye(width, shared + width, dtype=torch.bool).roll(shared, 1)  # a padding row must see something
+        mask = (causal & self.visible[:, None, :] | itself)[:, None]
+        states, self.cache = model.hidden(tokens, cache, mask, positions)
+        self.logits = model.logits(states[:, -1]).float()
+        self.written = torch.zeros(self.logits.shape, dtype=torch.bool)
+
+    def next(self) -> Tensor:
+        """Choose every row's next token, (B,)."""
+        token = choose(self.logits, self.written, self.decoding, self.generator)
+        self.written[torch.arange(len(token)), token] = True
+        return token
+
+    def advance(self, token: Tensor) -> None:
+        """Feed the chosen tokens."""
+        self.visible = torch.cat((self.visible, torch.ones(len(token), 1, dtype=torch.bool)), 1)
+        states, self.cache = self.model.hidden(
+            token[:, None], self.cache, self.visible[:, None, None, :], self.position[:, None]
+        )
+        self.position = self.position + 1
+        self.logits = self.model.logits(states[:, -1]).float()
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only; (B,) boolean."""
+        self.cache = [(k[rows], v[rows]) for k, v in self.cache]
+        self.visible, self.position = self.visible[rows], self.position[rows]
+        self.logits, self.written = self.logits[rows], self.written[rows]
+
+
+@torch.no_grad()
+def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> list[tuple[list[int], bool]]:
+    """New token ids of each prompt and whether the end token came; finished rows leave the batch."""
+    session = Session(model, prompts, decoding)
+    answers: list[list[int]] = [[] for _ in prompts]
+    ended = [False] * len(prompts)
+    active = torch.arange(len(prompts))
+    for step in range(decoding.max_new_tokens + 1):
+        token = session.next()
+        going = token != END_ID
+        for row in active[~going].tolist():
+            ended[row] = True
+        active, token = active[going], token[going]
+        if not len(active) or step == decoding.max_new_tokens:
+            break
+        if not going.all():
+            session.keep(going)
+        for row, value in zip(active.tolist(), token.tolist(), strict=True):
+            answers[row].append(value)
+        session.advance(token)
+    return list(zip(answers, ended, strict=True))
+
+
+def generate(
+    model: MiniMind,
+    tokenizer: Tokenizer,
+    dialogues: Sequence[Sequence[Message]],
+    decoding: Decoding | None = None,
+    batch_size: int = 64,
+    report: Callable[[int], None] = lambda done: None,
+) -> list[Answer]:
+    """Answer every dialogue (its last message is the user's), in order; `report` gets the number just finished."""
+    decoding = decoding or Decoding()
+    room = model.config.max_positions - decoding.max_new_tokens
+    prompts = [encode_prompt(tokenizer, messages) for messages in dialogues]
+    prompts = [p if len(p) <= room else p[-room:] for p in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: dict[int, Answer] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        for index, (ids, ended) in zip(chosen, generate_ids(model, [prompts[i] for i in chosen], decoding), strict=True):
+            answers[index] = Answer(tokenizer.decode(ids).strip(), len(ids), ended)
+        report(len(chosen))
+    return [answers[i] for i in range(len(prompts))]
+
+
+@torch.no_grad()
+def stream(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> Iterator[str]:
+    """The growing answer of one dialogue, after every token."""
+    session = Session(model, [encode_prompt(tokenizer, messages)], decoding)
+    ids: list[int] = []
+    for _ in range(decoding.max_new_tokens):
+        token = session.next()
+        if token.item() == END_ID:
+            break
+        ids.append(int(token))
+        yield tokenizer.decode(ids).rstrip("�")
+        session.advance(token)

@@ -1,0 +1,58 @@
+"""Scoring answers: normalised matching, repetition, Wilson intervals."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+
+REFUSAL_WORDS = ("不知道", "抱歉", "不了解", "不清楚")
+
+
+def normalize(text: str) -> str:
+    """Fold full width, case, spaces, book-title marks, punctuation and zero-padded dates: 1979年01月18日 = 1979-01-18."""
+    text = unicodedata.normalize("NFKC", text).lower()
+    text = re.sub(r"(\d{4})\s*[年./-]\s*0?(\d{1,2})\s*[月./-]\s*0?(\d{1,2})\s*日?", r"\1年\2月\3日", text)
+    return re.sub(r"[\s《》“”\"'‘’·.,，。、！!？?：:;；()（）-]", "", text)
+
+
+def refuses(answer: str) -> bool:
+    """Whether the answer declines to answer."""
+    return any(word in answer for word in REFUSAL_WORDS)
+
+
+def is_right(answer: str, expected: str, others: Sequence[str] = ()) -> bool:
+    """Whether the answer holds the expected value and no rival candidate.
+
+    `others` are the attribute's other values: an answer that lists several candidates earns nothing. A rival that is
+    part of the expected value, or of the question itself, is the caller's to leave out.
+    """
+    text, wanted = normalize(answer), normalize(expected)
+    if wanted not in text or refuses(answer):
+        return False
+    rest = text.replace(wanted, "#")
+    return not any(normalize(other) in rest for other in others if normalize(other) and normalize(other) not in wanted)
+
+
+def repeats(answer: str, size: int = 4, times: int = 3) -> bool:
+    """Whether some `size` characters in a row stand `times` times or more: endless repetition."""
+    grams = Counter(answer[i : i + size] for i in range(len(answer) - size + 1))
+    return bool(grams) and max(grams.values()) >= times
+
+
+def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson 1927); (0, 1) without any observation."""
+    if total == 0:
+        return 0.0, 1.0
+    share = right / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def share_with_interval(right: int, total: int) -> dict[str, float | int]:
+    """A share as results files hold it."""
+    low, high = wilson(right, total)
+    return {"right": right, "n": total, "share": right / total if total else 0.0, "low": low, "high": high}

@@ -1,0 +1,112 @@
+"""The test suites: which questions are asked, and how the answers are summed up."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from minimind_core.collection.facts import read_facts
+from minimind_core.config import Workbook
+from minimind_core.conversations.mixing import dataset_file
+from minimind_core.conversations.questions import wordings_for
+from minimind_core.conversations.schema import Conversation, read_conversations
+from minimind_core.evaluation.generation import Answer, Decoding, generate
+from minimind_core.evaluation.metrics import is_right, refuses, repeats, share_with_interval
+from minimind_core.modeling.minimind import MiniMind
+
+SUITES = {
+    "identity": "身份（新问法）",
+    "music_seen": "音乐（学过的问法）",
+    "music_held_out": "音乐（新问法）",
+    "refusal": "拒答（没学过的内容）",
+}
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A test question with its answer and verdict."""
+
+    suite: str
+    question: str
+    expected: str
+    answer: Answer
+    right: bool
+    detail: str  # what kind of question within the suite
+
+    def as_dict(self) -> dict:
+        """JSON-ready fields."""
+        row = {"suite": self.suite, "detail": self.detail, "question": self.question, "expected": self.expected}
+        return {**row, "answer": self.answer.text, **{k: v for k, v in self.answer.as_dict().items() if k != "text"}, "right": self.right}
+
+
+def load_suites(workbook: Workbook, limit: int | None = None) -> dict[str, list[Conversation]]:
+    """Questions of every suite; `limit` draws at most that many of each, by the workbook's seed."""
+    taught = read_conversations(dataset_file(workbook, "music_qa_train"))
+    suites = {
+        "identity": read_conversations(dataset_file(workbook, "identity_test")),
+        "music_seen": [row for row in taught if row.meta["wording"] == wordings_for(row.meta["attribute"]).train[0]],
+        "music_held_out": read_conversations(dataset_file(workbook, "music_qa_test")),
+        "refusal": read_conversations(dataset_file(workbook, "refusal_test")),
+    }
+    rng = random.Random(workbook.seed)
+    return {name: rng.sample(rows, limit) if limit and len(rows) > limit else rows for name, rows in suites.items()}
+
+
+def rivals_by_attribute(workbook: Workbook) -> dict[str, set[str]]:
+    """All values of each attribute: naming another one beside the right one earns nothing."""
+    rivals: dict[str, set[str]] = defaultdict(set)
+    for fact in read_facts(workbook.facts):
+        rivals[fact.attribute].add(fact.value)
+    return rivals
+
+
+def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[str, set[str]]) -> Graded:
+    """Judge one answer by its suite's rule."""
+    expected = row.meta["expected"]
+    if suite == "refusal":
+        right, detail = refuses(answer.text), row.meta["reason"]
+    elif suite == "identity":
+        right, detail = is_right(answer.text, expected), row.meta["intent"]
+    else:
+        detail = row.meta["attribute"]
+        others = [value for value in rivals[detail] if value not in row.question]
+        right = is_right(answer.text, expected, others)
+    return Graded(suite, row.question, expected, answer, right, detail)
+
+
+def run_suites(
+    model: MiniMind,
+    tokenizer: Tokenizer,
+    workbook: Workbook,
+    limit: int | None = None,
+    report: Callable[[int], None] = lambda done: None,
+    decoding: Decoding | None = None,
+) -> list[Graded]:
+    """Ask every question of every suite, one batch run for all."""
+    suites = load_suites(workbook, limit)
+    asked = [(suite, row) for suite, rows in suites.items() for row in rows]
+    answers = generate(model, tokenizer, [row.messages[:-1] for _, row in asked], decoding, report=report)
+    rivals = rivals_by_attribute(workbook)
+    return [grade(suite, row, answer, rivals) for (suite, row), answer in zip(asked, answers, strict=True)]
+
+
+def summarize(graded: Sequence[Graded]) -> dict[str, dict]:
+    """Scores as results files hold them: each suite, its details, refusals of known facts, and how answers end."""
+    by_suite: dict[str, list[Graded]] = defaultdict(list)
+    for item in graded:
+        by_suite[item.suite].append(item)
+    count = lambda rows, test: share_with_interval(sum(map(test, rows)), len(rows))  # noqa: E731
+    scores: dict[str, dict] = {suite: count(by_suite[suite], lambda g: g.right) for suite in SUITES}
+    held_out = by_suite["music_held_out"]
+    scores["over_refusal"] = count(held_out, lambda g: refuses(g.answer.text))
+    scores["ended"] = count(graded, lambda g: g.answer.ended)
+    scores["repetition"] = count(graded, lambda g: repeats(g.answer.text))
+    details: dict[str, dict] = {}
+    for suite, rows in by_suite.items():
+        for name in sorted({row.detail for row in rows}):
+            details[f"{suite}/{name}"] = count([row for row in rows if row.detail == name], lambda g: g.right)
+    return {"scores": scores, "details": details}

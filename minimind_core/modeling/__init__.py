@@ -1,0 +1,1 @@
+"""The network, its adapters, tokenizer and files."""

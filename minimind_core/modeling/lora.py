@@ -1,0 +1,100 @@
+"""Low-rank adaptation: y = W x + (alpha / r) B A x with W frozen (arXiv:2106.09685, section 4.1)."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from minimind_core.config import LoraConfig
+from minimind_core.errors import WorkbookError
+from minimind_core.files import replacing
+from minimind_core.modeling.checkpoint import load_tensors
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer and its trainable low-rank update."""
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.scale = alpha / rank
+        self.lora_A = nn.Parameter(torch.empty(rank, base.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))  # zero: the adapter starts as no change
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) -> (…, out)."""
+        return self.base(x) + (x @ self.lora_A.T) @ self.lora_B.T * self.scale
+
+    def delta(self) -> Tensor:
+        """The update of the weight, (out, in)."""
+        return self.scale * self.lora_B @ self.lora_A
+
+
+def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
+    """Freeze the model and replace every linear layer whose name is a target; returns the same model."""
+    model.requires_grad_(False)
+    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    known = sorted({name.rsplit(".", 1)[-1] for name in linears})
+    unknown = [target for target in config.target_modules if target not in known]
+    if unknown:
+        raise WorkbookError(f"LoRA 的 target_modules 里没有这样的模块：{'、'.join(unknown)}。可用的是：{'、'.join(known)}。")
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(config.seed)
+    for name, linear in linears.items():
+        parent, leaf = name.rsplit(".", 1)
+        if leaf in config.target_modules:
+            setattr(model.get_submodule(parent), leaf, LoraLinear(linear, config.rank, config.alpha))
+    torch.set_rng_state(generator_state)
+    return model
+
+
+@torch.no_grad()
+def merge_lora(model: nn.Module) -> nn.Module:
+    """Fold every adapter into its weight, so that inference costs nothing extra; merging twice changes nothing."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLinear):
+            module.base.weight += module.delta()
+            parent, leaf = name.rsplit(".", 1)
+            setattr(model.get_submodule(parent), leaf, module.base)
+    return model
+
+
+def lora_state(model: nn.Module) -> dict[str, Tensor]:
+    """Adapter tensors by name: `….q_proj.lora_A` (r, in) and `….q_proj.lora_B` (out, r)."""
+    return {name: p.detach() for name, p in model.named_parameters() if name.endswith((".lora_A", ".lora_B"))}
+
+
+def lora_parameter_count(model: nn.Module) -> int:
+    """Number of trainable adapter parameters."""
+    return sum(tensor.numel() for tensor in lora_state(model).values())
+
+
+def save_adapter(path: Path, model: nn.Module, config: LoraConfig) -> None:
+    """Write adapter.safetensors with its settings in the header."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in lora_state(model).items()}
+        save_file(tensors, temporary, metadata={"lora": json.dumps(config.as_dict())})
+
+
+def load_adapter(path: Path, model: nn.Module) -> nn.Module:
+    """Add the adapter of a file to a base model; every tensor has to fit."""
+    tensors = load_tensors(path)
+    with safe_open(path, "pt") as file:
+        config = LoraConfig.from_dict(json.loads(file.metadata()["lora"]))
+    add_lora(model, config)
+    own = dict(model.named_parameters())
+    wanted = set(lora_state(model))
+    if wanted != set(tensors) or any(own[name].shape != tensors[name].shape for name in wanted):
+        raise WorkbookError(f"{path}: 适配器与当前基座的结构不符。请使用训练它时的基座模型（见 run.json 的 base）。")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+    return model

@@ -1,0 +1,169 @@
+"""The MiniMind2 decoder: pre-norm, rotary positions, grouped-query attention, SwiGLU, tied embeddings.
+
+Parameter names and the half-split rotary layout are those of transformers' Llama, so one file serves both.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minimind_core.config import ModelConfig
+
+Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each (B, n_kv_heads, S, head_dim)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, computed in float32 (arXiv:1910.07467)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.float()
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * y.to(x.dtype)
+
+
+def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of every position, each (max_positions, head_dim), half-split layout (arXiv:2104.09864)."""
+    exponent = torch.arange(0, config.head_dim, 2).float() / config.head_dim
+    angles = torch.outer(torch.arange(config.max_positions).float(), config.rope_theta**-exponent)
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate each head's two halves by its position's angle; x is (B, heads, T, head_dim)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class Attention(nn.Module):
+    """Grouped-query attention: n_heads queries share n_kv_heads keys and values (arXiv:2305.13245)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden, head = config.hidden_size, config.head_dim
+        self.q_proj = nn.Linear(hidden, config.n_heads * head, bias=False)
+        self.k_proj = nn.Linear(hidden, config.n_kv_heads * head, bias=False)
+        self.v_proj = nn.Linear(hidden, config.n_kv_heads * head, bias=False)
+        self.o_proj = nn.Linear(config.n_heads * head, hidden, bias=False)
+
+    def forward(self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | None) -> tuple[Tensor, tuple]:
+        batch, length, _ = x.shape
+        split = lambda y: y.view(batch, length, -1, self.config.head_dim).transpose(1, 2)  # noqa: E731
+        q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
+        q, k = rotate(q, *rotary).to(v.dtype), rotate(k, *rotary).to(v.dtype)
+        if past is not None:
+            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+        out = F.scaled_dot_product_attention(
+            q, self._repeat(k), self._repeat(v), attn_mask=mask, is_causal=mask is None and length > 1
+        )
+        return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1)), (k, v)
+
+    def _repeat(self, x: Tensor) -> Tensor:
+        """(B, n_kv_heads, S, head_dim) -> (B, n_heads, S, head_dim)."""
+        return x.repeat_interleave(self.config.n_heads // self.config.n_kv_heads, dim=1)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)) (arXiv:2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One pre-norm layer: attention, then feed-forward, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mlp = FeedForward(config)
+
+    def forward(self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | None) -> tuple[Tensor, tuple]:
+        attended, present = self.self_attn(self.input_layernorm(x), rotary, mask, past)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x)), present
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks and the last norm; kept apart so that names match Llama's `model.` prefix."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+
+
+class MiniMind(nn.Module):
+    """The causal language model; the output matrix is the embedding (tied)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        cos, sin = rotary_table(config)
+        self.register_buffer("rotary_cos", cos, persistent=False)
+        self.register_buffer("rotary_sin", sin, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Normal(0, 0.02); matrices that write to the residual stream start at zero, so each block starts as identity."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 2:
+                nn.init.normal_(parameter, std=0.02)
+
+    def hidden(
+        self, tokens: Tensor, cache: Cache | None = None, mask: Tensor | None = None, positions: Tensor | None = None
+    ) -> tuple[Tensor, Cache]:
+        """Last hidden states.
+
+        tokens (B, T); cache as returned by an earlier call, S positions long; mask is boolean and broadcastable to
+        (B, 1, T, S + T), True where attention is allowed, default causal; positions (B, T) or (T,), default S..S+T-1.
+        Returns (B, T, hidden) and the cache extended by T.
+        """
+        length = tokens.shape[1]
+        start = cache[0][0].shape[2] if cache else 0
+        if positions is None:
+            positions = torch.arange(start, start + length, device=tokens.device)
+        if mask is None and start and length > 1:
+            mask = torch.ones(length, start + length, dtype=torch.bool, device=tokens.device).tril(start)
+        rotary = self.rotary_cos[positions], self.rotary_sin[positions]
+        if positions.dim() == 2:
+            rotary = rotary[0].unsqueeze(1), rotary[1].unsqueeze(1)  # (B, 1, T, head_dim)
+        x = self.model.embed_tokens(tokens)
+        present: Cache = []
+        for index, block in enumerate(self.model.layers):
+            x, pair = block(x, rotary, mask, cache[index] if cache else None)
+            present.append(pair)
+        return self.model.norm(x), present
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(…, hidden) -> (…, vocab)."""
+        return F.linear(hidden, self.model.embed_tokens.weight)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) -> logits (B, T, vocab)."""
+        return self.logits(self.hidden(tokens)[0])
+
+
+def expand_cache(cache: Cache, batch: int) -> Cache:
+    """Share a cache of batch size 1 with every row of a batch; gradients add up over the rows."""
+    return [(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in cache]

@@ -1,0 +1,113 @@
+"""The Chinese PDF report: results files in, 大作业报告.pdf out."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pylopdf_fonts_zh_cn
+import typst
+
+from minimind_core.config import Workbook
+from minimind_core.conversations.mixing import FILES, dataset_file
+from minimind_core.conversations.schema import Conversation, read_conversations
+from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.scoring import load_results
+from minimind_core.evaluation.suites import SUITES
+from minimind_core.files import replacing, write_json
+from minimind_core.modeling.lora import LoraLinear
+from minimind_core.reporting import figures
+from minimind_core.training.runs import read_metrics, run_folder
+
+REPORT_NAME = "大作业报告.pdf"
+
+
+def dataset_statistics(workbook: Workbook) -> dict[str, Any]:
+    """Rows of each file, facts by attribute and the exposures of a fact in one epoch; also written to results."""
+    splits = {name: read_conversations(dataset_file(workbook, name)) for name in FILES}
+    exposures = Counter((r.meta["subject"], r.meta["attribute"]) for r in splits["train"] if r.meta.get("kind") == "music")
+    attributes = Counter(attribute for _, attribute in exposures)
+    statistics = {
+        "rows": {name: len(rows) for name, rows in splits.items()},
+        "facts": len(exposures),
+        "attributes": dict(attributes.most_common()),
+        "kinds": dict(Counter(row.meta["kind"] for row in splits["train"])),
+        "exposures_per_epoch": {"least": min(exposures.values(), default=0), "most": max(exposures.values(), default=0)},
+        "answer_characters": sum(len(row.answer) for row in splits["train"]),
+    }
+    write_json(workbook.results / "dataset.json", statistics)
+    return statistics
+
+
+def sample_rows(workbook: Workbook) -> list[dict[str, str]]:
+    """One training row of each kind, as the file holds it."""
+    rows: dict[str, Conversation] = {}
+    for row in read_conversations(dataset_file(workbook, "train")):
+        rows.setdefault(row.meta["kind"], row)
+    return [{"kind": kind, "question": rows[kind].question, "answer": rows[kind].answer} for kind in ("music", "identity", "refusal") if kind in rows]
+
+
+def examples(result: dict[str, Any], suites: tuple[str, ...], right: bool, count: int) -> list[dict[str, Any]]:
+    """The first answers with this verdict, one suite after another."""
+    chosen = []
+    for suite in suites:
+        rows = [a for a in result["answers"] if a["suite"] == suite and a["right"] == right]
+        step = max(1, len(rows) // count)
+        chosen += rows[::step][:count]
+    return chosen
+
+
+def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
+    """Everything report.typ reads; numbers come from results files only."""
+    results = load_results(workbook)
+    if run not in results:
+        raise WorkbookError(f"{workbook.results}: 没有运行“{run}”的测试结果。请先运行 minimind evaluate --run {run}。")
+    result = results[run]
+    metrics = read_metrics(run_folder(workbook, run) / "metrics.csv")
+    picks = metrics[:: max(1, len(metrics) // 8)]
+    music = ("music_held_out",)
+    return {
+        "persona": {"name": workbook.persona.name, "scope": workbook.persona.scope, "topic": workbook.persona.topic},
+        "team": workbook.persona.team, "members": list(workbook.members), "course": workbook.course,
+        "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
+        "samples": sample_rows(workbook), "run": result["run"], "suites": SUITES, "artists": list(workbook.artists),
+        "results": {name: r["scores"] for name, r in results.items()}, "details": result["details"],
+        "metrics": [picks[0], *picks[1:], metrics[-1]] if metrics else [],
+        "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
+        "music": examples(result, music, True, 6), "mistakes": examples(result, music, False, 5),
+        "refusals": examples(result, ("refusal",), True, 3) + examples(result, ("refusal",), False, 3),
+        "code": inspect.getsource(LoraLinear),
+    }  # fmt: skip
+
+
+def build_figures(workbook: Workbook, run: str) -> list[Path]:
+    """All pictures of the report."""
+    return [
+        figures.save_figure(figures.loss_figure(read_metrics(run_folder(workbook, run) / "metrics.csv")), workbook, "loss"),
+        figures.save_figure(figures.scores_figure(load_results(workbook)), workbook, "scores"),
+        figures.save_figure(figures.dataset_figure(read_conversations(dataset_file(workbook, "train"))), workbook, "dataset"),
+    ]
+
+
+def build_report(workbook: Workbook, run: str = "main") -> Path:
+    """Compile report/report.typ to report/大作业报告.pdf; a warning (for example a missing font) is an error."""
+    source = workbook.root / "report" / "report.typ"
+    if not source.is_file():
+        raise WorkbookError(f"{source}: 找不到报告模板。请从仓库恢复这个文件。")
+    dataset_statistics(workbook)
+    data = report_data(workbook, run)
+    build_figures(workbook, run)
+    fonts = [str(Path(pylopdf_fonts_zh_cn.sans_path()).parent)]
+    inputs = {"data": json.dumps(data, ensure_ascii=False)}
+    pdf, warnings = typst.compile_with_warnings(
+        str(source), root=str(workbook.root), font_paths=fonts, ignore_system_fonts=True, sys_inputs=inputs, timestamp=0
+    )
+    if warnings:
+        raise WorkbookError(f"{source}: 排版有警告：{warnings[0].message}")
+    target = workbook.root / "report" / REPORT_NAME
+    with replacing(target) as temporary:
+        temporary.write_bytes(pdf)
+    return target

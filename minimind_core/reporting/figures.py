@@ -1,0 +1,102 @@
+"""Every picture, made from results files by one function each, in one style."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import pylopdf_fonts_zh_cn
+from matplotlib import font_manager
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from minimind_core.config import Workbook
+from minimind_core.conversations.schema import Conversation
+from minimind_core.evaluation.suites import SUITES
+from minimind_core.files import replacing
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8A8A8A"  # Okabe and Ito's colour-blind safe palette
+
+
+def use_style() -> None:
+    """Chinese font from a package, white background, light grid."""
+    font_manager.fontManager.addfont(str(pylopdf_fonts_zh_cn.sans_path()))
+    matplotlib.rcParams.update({
+        "font.family": ["Noto Sans SC", "DejaVu Sans"], "axes.unicode_minus": False, "figure.dpi": 110, "savefig.dpi": 200,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "font.size": 10,
+        "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, GREY]), "svg.hashsalt": "minimind",
+    })  # fmt: skip
+
+
+def save_figure(figure: Figure, workbook: Workbook, name: str) -> Path:
+    """Write figures/NAME.png and .svg and close the figure; returns the PNG's path."""
+    for suffix in ("svg", "png"):
+        path = workbook.figures / f"{name}.{suffix}"
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=suffix, bbox_inches="tight", metadata={"Date": None} if suffix == "svg" else {})
+    plt.close(figure)
+    return path
+
+
+def loss_figure(metrics: Sequence[dict[str, str]]) -> Figure:
+    """Training loss (each step and running mean) and validation loss against steps; loss in nats per answer token."""
+    use_style()
+    figure, axes = plt.subplots(figsize=(7, 3.4))
+    steps = [int(row["step"]) for row in metrics]
+    axes.plot(steps, [float(row["loss"]) for row in metrics], color=BLUE, alpha=0.25, linewidth=0.8, label="训练损失（每步）")
+    axes.plot(steps, [float(row["mean_loss"]) for row in metrics], color=BLUE, linewidth=1.8, label="训练损失（滑动平均）")
+    valid = [(int(row["step"]), float(row["valid_loss"])) for row in metrics if row["valid_loss"] not in ("", None)]
+    axes.plot(*zip(*valid, strict=True), "o-", color=ORANGE, markersize=4, label="验证损失（没学过的问法）") if valid else None
+    axes.set(xlabel="训练步数", ylabel="损失（nats / 回答词元）", ylim=(0, None))
+    axes.legend(frameon=False)
+    return figure
+
+
+def scores_figure(results: dict[str, dict]) -> Figure:
+    """Share of right answers by suite, one bar a run, with 95 % Wilson intervals."""
+    use_style()
+    figure, axes = plt.subplots(figsize=(7, 3.4))
+    width = 0.8 / len(results)
+    colours = [GREY, BLUE, ORANGE, GREEN]
+    for index, (name, result) in enumerate(results.items()):
+        scores = [result["scores"][suite] for suite in SUITES]
+        places = [i + (index - (len(results) - 1) / 2) * width for i in range(len(SUITES))]
+        shares = [100 * s["share"] for s in scores]
+        spread = [[100 * (s["share"] - s["low"]) for s in scores], [100 * (s["high"] - s["share"]) for s in scores]]
+        axes.bar(places, shares, width * 0.92, yerr=spread, capsize=3, label=name, color=colours[index % 4])
+        for x, share in zip(places, shares, strict=True):
+            axes.text(x, min(share, 100) + 4, f"{share:.0f}", ha="center", fontsize=8)
+    axes.set(ylabel="答对的比例（%）", ylim=(0, 114), xticks=range(len(SUITES)))
+    axes.set_xticklabels([label.replace("（", "\n（") for label in SUITES.values()])
+    axes.legend(frameon=False, ncols=len(results), loc="upper left", bbox_to_anchor=(0, 1.13))
+    return figure
+
+
+def dataset_figure(rows: Sequence[Conversation]) -> Figure:
+    """Rows of the training file by kind, and music rows by attribute."""
+    use_style()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), width_ratios=(1, 1.6))
+    names = {"music": "音乐", "identity": "身份", "refusal": "拒答"}
+    kinds = Counter(names.get(row.meta.get("kind", ""), "其他") for row in rows)
+    left.bar(list(kinds), list(kinds.values()), color=[BLUE, ORANGE, GREEN, GREY][: len(kinds)])
+    for index, value in enumerate(kinds.values()):
+        left.text(index, value, str(value), ha="center", va="bottom", fontsize=8)
+    left.set(ylabel="训练行数", title="训练文件的组成")
+    attributes = Counter(row.meta["attribute"] for row in rows if "attribute" in row.meta).most_common(8)
+    right.barh([name for name, _ in attributes][::-1], [count for _, count in attributes][::-1], color=BLUE)
+    right.set(xlabel="训练行数", title="问得最多的属性")
+    figure.tight_layout()
+    return figure
+
+
+def rank_figure(ranks: Sequence[int], presets: dict[str, Sequence[int]]) -> Figure:
+    """Trainable parameters against rank for each preset of target modules."""
+    use_style()
+    figure, axes = plt.subplots(figsize=(6, 3.2))
+    for name, counts in presets.items():
+        axes.plot(ranks, [count / 1e6 for count in counts], "o-", label=name)
+    axes.set(xlabel="秩 r", ylabel="可训练参数（百万）")
+    axes.legend(frameon=False)
+    return figure

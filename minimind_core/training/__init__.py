@@ -1,0 +1,1 @@
+"""JSONL to adapter."""

@@ -1,0 +1,111 @@
+"""Conversations to token rows, length-grouped into batches of a token budget."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+
+from minimind_core.conversations.schema import Conversation
+from minimind_core.errors import WorkbookError
+from minimind_core.modeling.tokenizer import PAD_ID, encode_chat
+from minimind_core.training.trainer import IGNORE, Batch
+
+MAX_LENGTH = 512  # tokens of one conversation
+
+
+@dataclass(frozen=True)
+class Row:
+    """One conversation as the network sees it: ids[i] is followed by labels[i], IGNORE where nothing is learnt."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+def encode_row(conversation: Conversation, tokenizer: Tokenizer, max_length: int = MAX_LENGTH) -> Row:
+    """Tokens and shifted labels; a conversation that is too long loses answer words, never its end token."""
+    ids, answer = encode_chat(tokenizer, conversation.messages)
+    if len(ids) > max_length:
+        ending = 2  # <|im_end|> and the newline
+        ids, answer = ids[: max_length - ending] + ids[-ending:], answer[: max_length - ending] + answer[-ending:]
+    labels = [token if learn else IGNORE for token, learn in zip(ids[1:], answer[1:], strict=True)]
+    return Row(ids[:-1], labels)
+
+
+def common_prefix(rows: Sequence[Row]) -> int:
+    """Length of the prompt that all rows share: the system message is computed once a batch, not once a row."""
+    first = min((row.ids for row in rows), key=len)
+    length = 0
+    while length < len(first) - 1 and all(r.ids[length] == first[length] and r.labels[length] == IGNORE for r in rows):
+        length += 1
+    return length
+
+
+def make_batch(rows: Sequence[Row], prefix: int) -> Batch:
+    """Pad rows to the longest on the right; causal attention keeps padding out of every real position."""
+    width = max(len(row.ids) for row in rows) - prefix
+    tokens = torch.full((len(rows), width), PAD_ID)
+    labels = torch.full((len(rows), width), IGNORE)
+    for index, row in enumerate(rows):
+        length = len(row.ids) - prefix
+        tokens[index, :length] = torch.tensor(row.ids[prefix:])
+        labels[index, :length] = torch.tensor(row.labels[prefix:])
+    return Batch(tokens, labels, torch.tensor([rows[0].ids[:prefix]]) if prefix else None)
+
+
+def group_by_length(rows: Sequence[Row], order: Sequence[int], tokens: int) -> list[list[int]]:
+    """Row indices in groups of similar length whose padded size stays within `tokens`.
+
+    `order` is cut into windows of sixteen groups, each window sorted by length, so that batches stay random.
+    """
+    mean = sum(len(row.ids) for row in rows) / len(rows)
+    window = max(1, int(16 * tokens / mean))
+    groups: list[list[int]] = []
+    for start in range(0, len(order), window):
+        current: list[int] = []
+        for index in sorted(order[start : start + window], key=lambda i: len(rows[i].ids)):
+            if current and (len(current) + 1) * len(rows[index].ids) > tokens:
+                groups.append(current)
+                current = []
+            current.append(index)
+        groups.append(current)
+    return groups
+
+
+class ConversationBatches(Sequence):
+    """Optimizer steps over conversations: every row once an epoch, another order each epoch, fixed by the seed."""
+
+    def __init__(self, rows: Sequence[Row], epochs: int, tokens_per_step: int, seed: int) -> None:
+        if not rows:
+            raise WorkbookError("没有可训练的数据。请先运行 minimind build-dataset。")
+        self.rows = rows
+        self.prefix = common_prefix(rows)
+        short = [Row(row.ids[self.prefix :], row.labels[self.prefix :]) for row in rows]
+        self.steps: list[list[int]] = []
+        for epoch in range(epochs):
+            rng = random.Random(f"{seed}-{epoch}")
+            order = rng.sample(range(len(rows)), len(rows))
+            groups = group_by_length(short, order, tokens_per_step)
+            rng.shuffle(groups)
+            self.steps += groups
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        return [make_batch([self.rows[i] for i in self.steps[step]], self.prefix)]
+
+
+def encode_rows(conversations: Sequence[Conversation], tokenizer: Tokenizer) -> list[Row]:
+    """All rows; a repeated conversation is encoded once."""
+    known: dict[tuple, Row] = {}
+    rows = []
+    for conversation in conversations:
+        key = conversation.conversations
+        if key not in known:
+            known[key] = encode_row(conversation, tokenizer)
+        rows.append(known[key])
+    return rows

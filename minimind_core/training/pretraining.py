@@ -1,0 +1,170 @@
+"""The embedded base model's data: filtered corpus, sampled mix, packed token rows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from minimind_core.modeling.tokenizer import PAD, chat_segments
+from minimind_core.training.trainer import Batch
+
+# How often a document of a shard is drawn, relative to the others of its group (0.3 for shards not named here).
+PROSE = {
+    "cmrc2018_wiki": 3, "tatoeba_zh": 2, "common_voice_zh": 2, "gaokao": 1, "cmrc2019_stories": 3, "howtocook": 2,
+    "xinhua_idioms": 1, "csl_abstracts": 2, "luxun_public_domain": 0.5, "kdconv_knowledge": 3,
+}  # fmt: skip
+DIALOGUE = {
+    "oasst1_zh": 4, "llamafactory_zh": 4, "crosswoz": 3, "kdconv_film_dev": 4, "kdconv_film_test": 4,
+    "kdconv_travel_dev": 4, "kdconv_travel_test": 4, "xpersona_zh": 4, "chatterbot_zh": 6, "kdconv_intro_qa": 2,
+    "wiki_intro_qa": 4, "idiom_qa": 1, "howtocook_qa": 2, "medicalgpt_sharegpt_zh": 2, "emollm": 1,
+}  # fmt: skip
+
+# The base must claim no identity, and must not know what the workbook teaches.
+IDENTITY = re.compile(
+    r"ChatGPT|OpenAI|GPT-?[2345]|Claude|Anthropic|DeepSeek|Kimi|Gemini|Bard|LLaMA|Vicuna|Qwen|通义|文心|千问|智谱|ChatGLM"
+    r"|Open ?Assistant|MiniMind|小爱同学|小冰|我是(一个|一名|一款|个)?.{0,12}(模型|人工智能|AI|助手|助理|机器人|程序)"
+    r"|作为(一个|一名|一款)?.{0,8}(AI|人工智能|语言模型|机器人)|我的名字(是|叫)|由.{0,12}(开发|训练|研发|创造)的(AI|人工智能|语言|大|聊天|助手)",
+    re.IGNORECASE,
+)
+SINGERS = re.compile(
+    "周杰伦|周杰倫|王力宏|林俊杰|林俊傑|陶喆|蔡依林|孙燕姿|張惠妹|张惠妹|五月天|陈奕迅|邓紫棋|薛之谦|毛不易|李荣浩|李宇春|周深|张学友|刘德华"
+    "|郭富城|黎明|张国荣|王菲|邓丽君|那英|刘欢|韩红|朴树|许巍|汪峰|崔健|李健|梁静茹|张韶涵|刘若英|莫文蔚|萧敬腾|田馥甄|潘玮柏|蔡健雅"
+    "|张杰|张靓颖|周笔畅|王心凌|杨丞琳|罗大佑|李宗盛|周华健|任贤齐|张信哲|伍佰|动力火车|苏打绿|信乐团|Beyond|鹿晗|张艺兴|华晨宇|费玉清"
+)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text of the corpus; `text` of a dialogue is the rendered conversation."""
+
+    text: str
+    group: str  # prose, docs, law, counselling, dialogue
+    shard: str
+    licence: str
+
+    @property
+    def key(self) -> int:
+        """Stable 64-bit hash of the text."""
+        return int.from_bytes(hashlib.sha256(self.text.encode()).digest()[:8], "big")
+
+    @property
+    def held_out(self) -> bool:
+        """One document in a hundred, decided by its hash, is never trained on."""
+        return self.key % 100 == 0
+
+    @property
+    def weight(self) -> float:
+        """Relative chance of being drawn within its group."""
+        return (PROSE | DIALOGUE).get(self.shard, 0.3)
+
+
+def allowed(text: str) -> bool:
+    """False for texts in which an assistant names itself, and for those about the topic's singers."""
+    return not IDENTITY.search(text) and not SINGERS.search(text)
+
+
+def read_corpus(folder: Path) -> Iterator[Document]:
+    """All permitted documents of pretrain, chat and counselling .jsonl.xz files."""
+    for name in ("pretrain", "chat", "counselling"):
+        with lzma.open(folder / f"{name}.jsonl.xz", "rt", encoding="utf-8") as lines:
+            for row in map(json.loads, lines):
+                shard = row["shard"]
+                if name == "pretrain":
+                    text = row["text"]
+                    group = "prose" if shard in PROSE else "law" if shard == "prc_laws" else "docs"
+                else:
+                    text = "".join(piece for piece, _ in chat_segments(row["conversations"]))
+                    group = "dialogue" if name == "chat" else "counselling"
+                if allowed(text):
+                    yield Document(text, group, shard, row["licence"])
+
+
+COPY_REQUESTS = ("请重复这句话：{}", "请把下面的话原样说一遍：{}", "照着念：{}", "“{}”这句话怎么写？", "跟我说：{}")
+
+
+def copy_exercises(documents: Sequence[Document], count: int, seed: int) -> list[Document]:
+    """Requests to repeat a phrase, made from prose: they teach the base to copy rare names from its context."""
+    rng = random.Random(seed)
+    exercises = []
+    for document in rng.choices([d for d in documents if d.group == "prose"], k=count):
+        phrase = rng.choice(re.split(r"[，。！？；：\n]", document.text))[: rng.randint(2, 30)].strip() or "你好"
+        turns = [
+            {"role": "user", "content": rng.choice(COPY_REQUESTS).format(phrase)},
+            {"role": "assistant", "content": phrase},
+        ]
+        exercises.append(Document("".join(t for t, _ in chat_segments(turns)), "copy", "copy", "own"))
+    return exercises
+
+
+def sample_mix(documents: Sequence[Document], shares: dict[str, float], tokens: int, seed: int) -> list[Document]:
+    """Weighted sampling without replacement within each group until its share of `tokens` is filled, then shuffled."""
+    rng = random.Random(seed)
+    chosen: list[Document] = []
+    for group, share in shares.items():
+        pool = copy_exercises(documents, 1 + tokens // 150, seed) if group == "copy" else documents
+        members = [d for d in pool if d.group == group and not d.held_out]
+        members.sort(key=lambda d: rng.expovariate(d.weight))
+        characters = share * tokens * 1.45  # about 1.45 characters a token
+        for document in members:
+            if characters <= 0:
+                break
+            chosen.append(document)
+            characters -= len(document.text)
+    rng.shuffle(chosen)
+    return chosen
+
+
+def pack(documents: Sequence[Document], tokenizer: Tokenizer, row: int) -> np.ndarray:
+    """Concatenate documents, separated by the end-of-text token, into rows of row + 1 ids; uint16 (n, row + 1)."""
+    encoded = tokenizer.encode_batch_fast([d.text + PAD for d in documents])
+    flat = np.concatenate([np.asarray(e.ids, dtype=np.uint16) for e in encoded])
+    count = (len(flat) - 1) // row
+    return np.stack([flat[i * row : i * row + row + 1] for i in range(count)])
+
+
+class PackedRows(Sequence):
+    """Optimizer steps over packed rows; item i is one batch, every row is used once."""
+
+    def __init__(self, rows: np.ndarray, rows_per_step: int) -> None:
+        self.rows, self.rows_per_step = rows, rows_per_step
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.rows_per_step
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        if not 0 <= step < len(self):
+            raise IndexError(step)
+        block = self.rows[step * self.rows_per_step : (step + 1) * self.rows_per_step].astype(np.int64)
+        rows = torch.from_numpy(block)
+        return [Batch(rows[:, :-1], rows[:, 1:])]
+
+
+def grow(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """Copy a trained stack into one of twice its depth without changing its function.
+
+    Layer i becomes layers 2i and 2i + 1; the copy's two residual outputs start at zero (identity), so the deeper
+    network computes what the shallow one did and trains on from there (progressive stacking, arXiv:2011.13635).
+    """
+    grown = {name: t for name, t in state.items() if ".layers." not in name}
+    for name, tensor in state.items():
+        match = re.match(r"(model\.layers\.)(\d+)(\..*)", name)
+        if not match:
+            continue
+        head, index, tail = match[1], int(match[2]), match[3]
+        silent = tail.endswith(("o_proj.weight", "down_proj.weight"))
+        grown[f"{head}{2 * index}{tail}"] = tensor
+        grown[f"{head}{2 * index + 1}{tail}"] = torch.zeros_like(tensor) if silent else tensor.clone()
+    if f"model.layers.{layers - 1}.input_layernorm.weight" not in grown:
+        raise ValueError(f"growing does not give {layers} layers")
+    return grown

@@ -1,0 +1,182 @@
+"""The run folder: adapter.safetensors, metrics.csv and run.json, and the one way to train an adapter."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+import minimind_core
+from minimind_core.config import PROFILES, LoraConfig, Profile, Workbook
+from minimind_core.conversations.mixing import dataset_file
+from minimind_core.conversations.schema import read_conversations
+from minimind_core.errors import WorkbookError
+from minimind_core.files import write_json, write_text
+from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.lora import add_lora, load_adapter, lora_parameter_count, merge_lora, save_adapter
+from minimind_core.modeling.minimind import MiniMind
+from minimind_core.training.batches import ConversationBatches, encode_rows, make_batch
+from minimind_core.training.trainer import StepRecord, train
+
+VALIDATION_ROWS = 128  # rows of the validation file that watch training
+COLUMNS = tuple(field.name for field in dataclasses.fields(StepRecord))
+
+
+def run_folder(workbook: Workbook, name: str) -> Path:
+    """Folder of a run; names are letters, digits, Chinese, '-', '_' and '.'."""
+    if not re.fullmatch(r"[\w\-][\w\-.]*", name):
+        raise WorkbookError(f"运行名“{name}”不合适：只能用文字、数字、-、_ 和 .，不能含空格或斜线。")
+    return workbook.runs / name
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def environment() -> dict[str, Any]:
+    """Code version and hardware, so that a figure can be traced."""
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    ) if _has_git() else None  # fmt: skip
+    return {
+        "git_commit": git.stdout.strip() if git and git.returncode == 0 else "",
+        "minimind_core": minimind_core.__version__,
+        "python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(), "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def _has_git() -> bool:
+    from shutil import which
+
+    return which("git") is not None
+
+
+@dataclass
+class Run:
+    """A training run that can be started, watched and resumed."""
+
+    workbook: Workbook
+    name: str
+    profile: Profile
+    model: MiniMind
+    tokenizer: Tokenizer
+    source: ConversationBatches
+    validation: list
+    settings: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where everything is written."""
+        return run_folder(self.workbook, self.name)
+
+    def train(self) -> Iterator[StepRecord]:
+        """Train, or go on after an interruption, yielding each step; ends with the adapter on disk."""
+        write_json(self.folder / "run.json", {**self.settings, "status": "running"})
+        previous = read_metrics(self.folder / "metrics.csv") if self.checkpoint.exists() else []
+        records: list[dict] = list(previous)
+        status = "interrupted"
+        try:
+            for record in train(self.model, self.source, self.profile.train, validation=self.validation, checkpoint=self.checkpoint):
+                records = [row for row in records if int(row["step"]) < record.step] if records and int(records[-1]["step"]) >= record.step else records
+                records.append(dataclasses.asdict(record))
+                yield record
+            status = "finished"
+        finally:
+            if records:
+                write_metrics(self.folder / "metrics.csv", records)
+                save_adapter(self.folder / "adapter.safetensors", self.model, self.profile.lora)
+                seconds = float(records[-1]["seconds"])
+                write_json(self.folder / "run.json", {**self.settings, "status": status, "train_seconds": seconds})
+        self.checkpoint.unlink(missing_ok=True)
+
+    @property
+    def checkpoint(self) -> Path:
+        """State for resuming; removed when the run has finished."""
+        return self.folder / "checkpoint.pt"
+
+
+def prepare_run(workbook: Workbook, name: str, profile_name: str | None = None, *, resume: bool = False, data: Path | None = None) -> Run:
+    """Load base and data and add the adapter; with `resume` the checkpoint of an interrupted run is kept."""
+    profile_name = profile_name or workbook.profile
+    profile = PROFILES[profile_name]
+    profile = replace(profile, train=replace(profile.train, seed=workbook.seed), lora=replace(profile.lora, seed=workbook.seed))
+    data = data or dataset_file(workbook, "train")
+    model, tokenizer = load_base(workbook.base)
+    add_lora(model, profile.lora)
+    rows = encode_rows(read_conversations(data)[: profile.train_rows], tokenizer)
+    source = ConversationBatches(rows, profile.epochs, profile.tokens_per_step, workbook.seed)
+    watched = read_conversations(dataset_file(workbook, "music_qa_valid"))
+    step = max(1, len(watched) // VALIDATION_ROWS)
+    watched_rows = encode_rows(watched[::step][:VALIDATION_ROWS], tokenizer)
+    settings = {
+        "name": name, "profile": profile_name, "base": os.path.relpath(workbook.base, workbook.root),
+        "base_sha256": file_sha256(workbook.base / "model.safetensors"), "data": os.path.relpath(data, workbook.root),
+        "data_sha256": file_sha256(data), "rows": len(rows), "steps": len(source), "seed": workbook.seed,
+        "lora": profile.lora.as_dict(), "train": dataclasses.asdict(profile.train), "epochs": profile.epochs,
+        "tokens_per_step": profile.tokens_per_step, "trainable_parameters": lora_parameter_count(model),
+        "base_parameters": sum(p.numel() for p in model.parameters()) - lora_parameter_count(model),
+        "persona": dataclasses.asdict(workbook.persona), **environment(),
+    }  # fmt: skip
+    run = Run(workbook, name, profile, model, tokenizer, source, [make_batch(watched_rows, 0)], settings)
+    if run.checkpoint.exists():
+        check_resumable(run, resume)
+    return run
+
+
+def check_resumable(run: Run, resume: bool) -> None:
+    """Drop an old checkpoint, or refuse to go on from one that was made with other data or settings."""
+    if not resume:
+        run.checkpoint.unlink()
+        return
+    old = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    changed = [k for k in ("base_sha256", "data_sha256", "lora", "train", "epochs", "tokens_per_step") if old.get(k) != json.loads(json.dumps(run.settings[k]))]
+    if changed:
+        raise WorkbookError(f"{run.folder}: 与中断前相比 {'、'.join(changed)} 已改变，不能续训。请去掉 --resume 重新训练，或换一个运行名。")
+
+
+def write_metrics(path: Path, records: list[dict]) -> None:
+    """metrics.csv, one line a step."""
+    lines = [",".join(COLUMNS)]
+    lines += [",".join("" if row[c] in (None, "") else str(row[c]) for c in COLUMNS) for row in records]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv; none if the file is not there."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def load_run(workbook: Workbook, name: str) -> tuple[MiniMind, Tokenizer]:
+    """The model of a run, adapter merged; the name `base` is the base model alone."""
+    if name == "base":
+        return load_base(workbook.base)
+    folder = run_folder(workbook, name)
+    if not (folder / "adapter.safetensors").is_file():
+        known = sorted(p.parent.name for p in workbook.runs.glob("*/adapter.safetensors"))
+        raise WorkbookError(f"没有名为“{name}”的训练结果。现有：{'、'.join(['base', *known])}。请先运行 minimind train --run {name}。")
+    settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if settings["base_sha256"] != file_sha256(workbook.base / "model.safetensors"):
+        raise WorkbookError(f"{folder}: 这个适配器是在另一个基座上训练的。请把 workbook.toml 的 base 改回 {settings['base']}，或重新训练。")
+    model, tokenizer = load_base(workbook.base)
+    return merge_lora(load_adapter(folder / "adapter.safetensors", model)).eval(), tokenizer
+
+
+__all__ = ["LoraConfig", "Run", "environment", "load_run", "prepare_run", "read_metrics", "run_folder"]

@@ -1,0 +1,178 @@
+"""The one training loop: pretraining, chat tuning and LoRA differ only in their arguments."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minimind_core.config import TrainConfig
+from minimind_core.errors import WorkbookError
+from minimind_core.files import replacing
+from minimind_core.modeling.minimind import MiniMind, expand_cache
+from minimind_core.training.optimizers import build_optimizers, rate_factor
+
+IGNORE = -100  # label of a position without loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of equal length; `prefix` is shared by all rows and computed once.
+
+    tokens (B, T); labels (B, T): the token that follows each position, IGNORE where there is no loss; prefix (1, P).
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    prefix: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What one optimizer step reports."""
+
+    step: int  # from 1
+    total_steps: int
+    tokens: int  # tokens with loss seen so far
+    loss: float  # mean over this step's labelled tokens, nats
+    mean_loss: float  # running mean over about the last 50 steps, nats
+    valid_loss: float | None
+    learning_rate: float
+    tokens_per_second: float  # non-padding tokens computed, since the last record
+    seconds: float  # training time so far, over all resumptions
+
+
+def batch_loss(model: MiniMind, batch: Batch, hidden: Callable | None = None) -> tuple[Tensor, int]:
+    """Summed cross-entropy in nats and the number of labelled tokens; logits are made for those only."""
+    hidden = hidden or model.hidden
+    cache = None
+    if batch.prefix is not None:
+        cache = expand_cache(hidden(batch.prefix)[1], len(batch.tokens))
+    states, _ = hidden(batch.tokens, cache)
+    picked = batch.labels != IGNORE
+    logits = model.logits(states[picked]).float()
+    return F.cross_entropy(logits, batch.labels[picked], reduction="sum"), int(picked.sum())
+
+
+@torch.no_grad()
+def mean_loss(model: MiniMind, batches: Sequence[Batch]) -> float:
+    """Token-weighted mean loss in nats over all batches."""
+    model.eval()
+    parts = [batch_loss(model, batch) for batch in batches]
+    return sum(float(loss) for loss, _ in parts) / max(1, sum(count for _, count in parts))
+
+
+def trainable_state(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors that training changes."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+
+@dataclass
+class Progress:
+    """Everything besides weights and optimizer state that a resumed run needs to go on unchanged."""
+
+    step: int = 0
+    tokens: int = 0
+    mean_loss: float = math.nan
+    seconds: float = 0.0
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimizers: list, progress: Progress) -> None:
+    """Write weights, optimizer state and progress; the old file stays until the new one is whole."""
+    with replacing(path) as temporary:
+        torch.save(
+            {
+                "model": trainable_state(model),
+                "optimizers": [o.state_dict() for o in optimizers],
+                "progress": dict(vars(progress)),
+            },
+            temporary,
+        )
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizers: list) -> Progress:
+    """Restore what `save_checkpoint` wrote."""
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    own = trainable_state(model)
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state["model"].items()}:
+        raise WorkbookError(f"{path}: 检查点与当前设置的参数形状不同。请改回原设置，或换一个运行名重新训练。")
+    for name, tensor in state["model"].items():
+        own[name].copy_(tensor)
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    return Progress(**state["progress"])
+
+
+def train(
+    model: MiniMind,
+    source: Sequence[list[Batch]],
+    config: TrainConfig,
+    *,
+    validation: Sequence[Batch] = (),
+    checkpoint: Path | None = None,
+) -> Iterator[StepRecord]:
+    """Take one optimizer step per item of `source` and yield its record.
+
+    source[i] is a list of batches whose loss is averaged over all their labelled tokens. If `checkpoint` exists the run
+    goes on from there, to the same result as an unbroken run; it is written every `checkpoint_seconds`, at the end and
+    when the loop is left early. Raises WorkbookError when the loss is not finite or a step has no labelled token.
+    """
+    optimizers = build_optimizers(model, config)
+    progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint and checkpoint.exists() else Progress()
+    hidden = torch.compile(model.hidden, dynamic=False) if config.compile else model.hidden
+    saved_at = time.monotonic()
+    save = lambda: checkpoint and save_checkpoint(checkpoint, model, optimizers, progress)  # noqa: E731
+    try:
+        for step in range(progress.step, len(source)):
+            started = time.monotonic()
+            model.train()
+            factor = rate_factor(step, len(source), config)
+            batches = source[step]
+            loss, count = update(model, batches, optimizers, factor, config, hidden)
+            elapsed = time.monotonic() - started
+            blend = max(1 / (step + 1), 1 / 50)
+            running = loss if step == 0 else progress.mean_loss + blend * (loss - progress.mean_loss)
+            progress = Progress(step + 1, progress.tokens + count, running, progress.seconds + elapsed)
+            due = progress.step % config.validate_every == 0 or progress.step == len(source)
+            valid = mean_loss(model, validation) if validation and due else None
+            computed = sum(int((b.tokens != 0).sum()) for b in batches)
+            yield StepRecord(
+                progress.step, len(source), progress.tokens, loss, running, valid,
+                config.learning_rate * factor, computed / elapsed, progress.seconds,
+            )  # fmt: skip
+            if time.monotonic() - saved_at > config.checkpoint_seconds:
+                save()
+                saved_at = time.monotonic()
+    finally:
+        save()
+
+
+def update(
+    model: MiniMind, batches: list[Batch], optimizers: list, factor: float, config: TrainConfig, hidden: Callable
+) -> tuple[float, int]:
+    """One optimizer step over `batches`; returns the mean loss and the number of labelled tokens."""
+    count = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
+    if count == 0:
+        raise WorkbookError("这一批数据里没有任何需要学习的回答词元。请用 minimind doctor 检查数据文件里的空回答。")
+    total = 0.0
+    for batch in batches:
+        loss, _ = batch_loss(model, batch, hidden)
+        (loss / count).backward()
+        total += float(loss.detach())
+    if not math.isfinite(total):
+        raise WorkbookError("损失变成了 NaN 或无穷大，训练已停止。请把学习率 learning_rate 调小后重新训练。")
+    parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group.setdefault("peak", group["lr"])
+            group["lr"] = group["peak"] * factor
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return total / count, count

@@ -1,0 +1,1 @@
+"""What people touch: live plots and widgets."""

@@ -1,0 +1,103 @@
+"""Panels for the class: ask a question, see the answer; and plain HTML for a notebook that is only read."""
+
+from __future__ import annotations
+
+import html
+import inspect
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import ipywidgets as widgets
+import pandas as pd
+from IPython.display import Code
+
+from minimind_core.config import Workbook
+from minimind_core.evaluation.generation import Decoding, generate, stream
+from minimind_core.training.runs import load_run
+
+
+def show_source(thing: Any) -> Code:
+    """The real source of a function or class, highlighted."""
+    return Code(inspect.getsource(thing), language="python")
+
+
+def score_table(results: dict[str, dict], names: dict[str, str]) -> pd.DataFrame:
+    """Runs by suites: share, count and 95 % interval."""
+
+    def cell(score: dict) -> str:
+        return f"{score['share']:.1%}（{score['right']}/{score['n']}，{score['low']:.1%}–{score['high']:.1%}）"
+
+    return pd.DataFrame({run: {label: cell(r["scores"][key]) for key, label in names.items()} for run, r in results.items()})
+
+
+def answer_table(answers: Sequence[dict], count: int = 12) -> pd.DataFrame:
+    """Questions, expected values, answers and verdicts."""
+    step = max(1, len(answers) // count)
+    rows = [
+        {"问题": a["question"], "应包含": a["expected"], "回答": a["answer"], "判定": "✓" if a["right"] else "✗"}
+        for a in list(answers)[::step][:count]
+    ]
+    return pd.DataFrame(rows)
+
+
+class Panel:
+    """A widget with a static HTML twin, which is shown where widgets are not alive (saved or untrusted notebooks)."""
+
+    def __init__(self, widget: widgets.Widget, static: Callable[[], str]) -> None:
+        self.widget, self.static = widget, static
+
+    def _repr_mimebundle_(self, **options: Any) -> dict:
+        bundle = self.widget._repr_mimebundle_(**options)
+        bundle = bundle[0] if isinstance(bundle, tuple) else bundle
+        return {**bundle, "text/html": self.static(), "text/plain": "问答面板"}
+
+
+def transcript(turns: Sequence[tuple[str, str]]) -> str:
+    """Questions and answers as HTML."""
+    line = "<p style='margin:4px 0'><b>{}</b> {}</p>"
+    return "".join(line.format("问：", html.escape(q)) + line.format("答：", html.escape(a)) for q, a in turns)
+
+
+class ChatPanel:
+    """Text box, send button, preset questions and run selector; the answer appears word by word."""
+
+    def __init__(self, workbook: Workbook, runs: Sequence[str], presets: Sequence[str]) -> None:
+        self.load = lru_cache(maxsize=2)(lambda name: load_run(workbook, name))
+        self.turns: list[tuple[str, str]] = []
+        self.run = widgets.Dropdown(options=list(runs), description="模型")
+        self.box = widgets.Text(placeholder="请输入问题…", layout=widgets.Layout(width="60%"))
+        self.send = widgets.Button(description="发送", button_style="primary")
+        self.log = widgets.HTML()
+        self.presets = [widgets.Button(description=q, tooltip=q, layout=widgets.Layout(width="auto")) for q in presets]
+        self.send.on_click(lambda _: self.ask(self.box.value))
+        for button in self.presets:
+            button.on_click(lambda b: self.ask(b.description))
+        self.view = widgets.VBox([
+            self.run, widgets.HBox(self.presets, layout=widgets.Layout(flex_flow="row wrap")),
+            widgets.HBox([self.box, self.send]), self.log,
+        ])  # fmt: skip
+
+    def ask(self, question: str) -> None:
+        """Answer one question, showing each token as it comes."""
+        question = question.strip()
+        if not question:
+            return
+        model, tokenizer = self.load(self.run.value)
+        text = ""
+        for text in stream(model, tokenizer, [{"role": "user", "content": question}], Decoding()):
+            self.log.value = transcript([*self.turns, (question, text)])
+        self.turns.append((question, text))
+        self.log.value = transcript(self.turns)
+        self.box.value = ""
+
+    def ask_all(self, questions: Sequence[str]) -> None:
+        """Answer several questions at once, for a notebook that runs without a person."""
+        model, tokenizer = self.load(self.run.value)
+        answers = generate(model, tokenizer, [[{"role": "user", "content": q}] for q in questions])
+        self.turns += [(q, a.text) for q, a in zip(questions, answers, strict=True)]
+        self.log.value = transcript(self.turns)
+
+    def panel(self) -> Panel:
+        """The displayable panel."""
+        return Panel(self.view, lambda: transcript(self.turns))

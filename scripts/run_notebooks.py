@@ -1,0 +1,142 @@
+"""Run notebooks 01-08 in order through papermill, in place or in a scratch folder.
+
+    python scripts/run_notebooks.py [--profile smoke|default|full] [--scratch FOLDER] [--only 04 05] [-p NAME=VALUE]
+
+Refuses parameters that no notebook knows, fails on errors hidden in widgets and strips volatile metadata.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import nbformat
+import papermill
+
+from minimind_core.config import PROFILES, load_workbook
+from minimind_core.errors import WorkbookError
+from minimind_core.files import replacing, write_text
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def make_scratch(folder: Path) -> Path:
+    """A project folder of its own, so that a trial never touches the real results; base and facts stay where they are."""
+    workbook = load_workbook(PROJECT)
+    folder = folder.resolve()
+    (folder / "report").mkdir(parents=True, exist_ok=True)
+    shutil.copy(PROJECT / "report" / "report.typ", folder / "report")
+    text = (PROJECT / "workbook.toml").read_text(encoding="utf-8")
+    for key, path in (("base", workbook.base), ("facts", workbook.facts)):
+        text = re.sub(rf'(?m)^{key} = "[^"]*"', lambda _, k=key, p=path: f'{k} = "{p.as_posix()}"', text)
+    write_text(folder / "workbook.toml", text)
+    return folder
+
+
+def hidden_errors(notebook: nbformat.NotebookNode) -> list[str]:
+    """Tracebacks that sit only in the saved state of widgets, where papermill does not look."""
+    states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    return [
+        f"{output['ename']}: {output['evalue']}"
+        for model in states.values()
+        for output in model.get("state", {}).get("outputs", []) or []
+        if output.get("output_type") == "error"
+    ]
+
+
+def strip(notebook: nbformat.NotebookNode) -> None:
+    """Remove what changes from run to run without meaning anything."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if "tags" in cell.metadata and not cell.metadata.tags:
+            del cell.metadata["tags"]
+
+
+def known_parameters(path: Path) -> set[str]:
+    """Names assigned in the notebook's parameters cell."""
+    notebook = nbformat.read(path, as_version=4)
+    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise WorkbookError(f"{path}: 应恰好有一个标记为 parameters 的单元格，实际有 {len(tagged)} 个。")
+    return {target.id for node in ast.parse(tagged[0].source).body if isinstance(node, ast.Assign) for target in node.targets}
+
+
+def execute(source: Path, target: Path, parameters: dict, root: Path) -> None:
+    """Run one notebook; the executed copy replaces `target` only when everything went well."""
+    with replacing(target) as temporary, warnings.catch_warnings():
+        papermill.execute_notebook(
+            str(source), str(temporary), parameters=parameters, kernel_name="python3", progress_bar=False, cwd=str(root),
+            start_timeout=120, execution_timeout=7200, extra_arguments=["--IPKernelApp.log_level=40"],
+        )  # fmt: skip
+        notebook = nbformat.read(temporary, as_version=4)
+        errors = hidden_errors(notebook)
+        if errors:
+            raise WorkbookError(f"{source}: 组件里藏着错误：{errors[0]}")
+        strip(notebook)
+        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        nbformat.write(notebook, temporary)
+
+
+def parse(values: list[str]) -> dict:
+    """NAME=VALUE pairs; a value is a Python literal or else text."""
+    parameters = {}
+    for item in values:
+        name, separator, value = item.partition("=")
+        if not separator:
+            raise WorkbookError(f"-p {item}: 应写成 名字=值。")
+        try:
+            parameters[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            parameters[name] = value
+    return parameters
+
+
+def run_all(arguments: argparse.Namespace) -> None:
+    """Check the parameters against every notebook, then run."""
+    paths = sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    if arguments.only:
+        paths = [path for path in paths if path.name[:2] in arguments.only]
+    known = {path: known_parameters(path) for path in paths}
+    parameters = parse(arguments.parameter)
+    unknown = parameters.keys() - set().union(*known.values())
+    if unknown or not paths:
+        raise WorkbookError(f"没有笔记本认识参数 {'、'.join(unknown) or arguments.only}。可用：{'、'.join(sorted(set().union(*known.values())))}。")
+    if arguments.profile:
+        parameters.setdefault("PROFILE", arguments.profile)
+    root = make_scratch(arguments.scratch) if arguments.scratch else PROJECT
+    for path in paths:
+        started = time.monotonic()
+        print(f"{path.name} …", end="", flush=True)
+        own = {name: value for name, value in parameters.items() if name in known[path]}
+        execute(path, root / "notebooks" / path.name, own, root)
+        print(f" {time.monotonic() - started:.0f} 秒", flush=True)
+
+
+def main() -> int:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", choices=PROFILES)
+    parser.add_argument("--scratch", type=Path)
+    parser.add_argument("--only", nargs="*", metavar="NN")
+    parser.add_argument("-p", dest="parameter", action="append", default=[], metavar="NAME=VALUE")
+    try:
+        run_all(parser.parse_args())
+    except WorkbookError as error:
+        print(f"\n错误：{error}", file=sys.stderr)
+        return 2
+    except papermill.PapermillExecutionError as error:
+        print(f"\n第 {error.cell_index} 个单元格出错：{error.ename}: {error.evalue}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
