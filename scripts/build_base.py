@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from minimind_core.config import ModelConfig, TrainConfig
-from minimind_core.files import replacing, write_json
+from minimind_core.files import replacing, write_json, write_text
 from minimind_core.modeling.checkpoint import save_base
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import load_tokenizer, train_tokenizer
@@ -25,6 +26,7 @@ from minimind_core.training import pretraining
 from minimind_core.training.trainer import train
 
 ROW = 256  # tokens a row
+HELD_OUT = 60  # held-out documents of each group that are measured
 EARLY = {"prose": 0.42, "counselling": 0.15, "docs": 0.05, "law": 0.03, "dialogue": 0.27, "copy": 0.08}
 MIDDLE = {"prose": 0.30, "counselling": 0.12, "docs": 0.03, "law": 0.02, "dialogue": 0.43, "copy": 0.10}
 LATE = {"prose": 0.15, "counselling": 0.08, "docs": 0.01, "law": 0.01, "dialogue": 0.65, "copy": 0.10}
@@ -39,6 +41,7 @@ class Stage:
     rows_per_step: int
     shares: dict[str, float]
     train: TrainConfig
+    steps: int | None = None  # at most this many optimizer steps
 
 
 def plan(name: str) -> list[Stage]:
@@ -50,7 +53,7 @@ def plan(name: str) -> list[Stage]:
         return [Stage(2, 20_000, 8, EARLY, quick), Stage(4, 10_000, 8, MIDDLE, quick), Stage(8, 10_000, 8, LATE, quick)]
     return [
         Stage(2, 2_100_000, 16, EARLY, flat),
-        Stage(4, 1_000_000, 16, MIDDLE, flat),
+        Stage(4, 1_000_000, 16, MIDDLE, flat, steps=110),
         Stage(8, 900_000, 24, LATE, last),
     ]
 
@@ -69,7 +72,7 @@ def prepare(corpus: Path, work: Path, stages: list[Stage]) -> None:
     used = []
     for index, stage in enumerate(stages):
         chosen = pretraining.sample_mix(documents, stage.shares, stage.tokens, seed=100 + index)
-        rows = pretraining.pack(chosen, tokenizer, ROW)
+        rows = pretraining.pack(chosen, tokenizer, ROW)[: stage.steps * stage.rows_per_step if stage.steps else None]
         used += [(d.key, d.group, d.shard, d.licence, len(d.text)) for d in chosen]
         with replacing(work / f"stage{index}.npy") as temporary:
             np.save(temporary, rows)
@@ -104,6 +107,57 @@ def run_stage(index: int, stage: Stage, work: Path) -> Path:
     return final
 
 
+def measure(work: Path, stages: list[Stage], model: MiniMind, tokenizer: Tokenizer) -> dict:
+    """What the model card says: data, steps, time, and held-out bits per byte."""
+    shards: dict[tuple[str, str, str], int] = {}
+    for _, group, shard, licence, characters in json.loads((work / "documents.json").read_text(encoding="utf-8")):
+        shards[group, shard, licence] = shards.get((group, shard, licence), 0) + characters
+    course = []
+    for index, stage in enumerate(stages):
+        rows = np.load(work / f"stage{index}.npy")
+        last = (work / f"stage{index}.csv").read_text().splitlines()[-1].split(",")
+        tokens = int(last[0]) * stage.rows_per_step * ROW
+        course.append(
+            {
+                "layers": stage.layers,
+                "steps": int(last[0]),
+                "tokens": tokens,
+                "rows": len(rows),
+                "mean_loss": float(last[3]),
+                "seconds": float(last[4]),
+            }
+        )
+    groups: dict[str, list[str]] = {}
+    for group, text in json.loads((work / "held_out.json").read_text(encoding="utf-8")):
+        groups.setdefault(group, []).append(text)
+    held_out = {g: pretraining.bits_per_byte(model, tokenizer, texts[:HELD_OUT]) for g, texts in sorted(groups.items())}
+    sample = [text for texts in groups.values() for text in texts[:HELD_OUT]]
+    size, count = sum(len(t.encode()) for t in sample), sum(len(e.ids) for e in tokenizer.encode_batch_fast(sample))
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__, "stages": course,
+        "held_out_bits_per_byte": held_out, "held_out_documents_per_group": HELD_OUT, "bytes_per_token": size / count,
+        "characters": [{"group": g, "shard": s, "licence": licence, "characters": n} for (g, s, licence), n in sorted(shards.items())],
+    }  # fmt: skip
+
+
+def write_card(folder: Path, facts: dict) -> None:
+    """training.json and the Chinese model card made from it."""
+    write_json(folder / "training.json", facts)
+    stages = "\n".join(
+        f"| {s['layers']} | {s['steps']} | {s['tokens']:,} | {s['mean_loss']:.3f} | {s['seconds'] / 60:.0f} |" for s in facts["stages"]
+    )
+    bits = "\n".join(f"| {group} | {value:.3f} |" for group, value in facts["held_out_bits_per_byte"].items())
+    data = "\n".join(f"| {d['group']} | {d['shard']} | {d['licence']} | {d['characters']:,} |" for d in facts["characters"])
+    template = (Path(__file__).parent / "base_card.md").read_text(encoding="utf-8")
+    values = {
+        "stages": stages, "bits": bits, "data": data, "parameters": f"{facts['parameters']:,}",
+        "bytes": f"{facts['bytes_per_token']:.2f}", "documents": str(facts["held_out_documents_per_group"]),
+    }  # fmt: skip
+    for name, value in values.items():
+        template = template.replace("{{" + name + "}}", value)
+    write_text(folder / "README.md", template)
+
+
 def main() -> None:
     """Parse arguments and run all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -122,8 +176,9 @@ def main() -> None:
         final = run_stage(index, stage, arguments.work)
     model = MiniMind(ModelConfig())
     model.load_state_dict(torch.load(final, weights_only=True))
-    save_base(model, load_tokenizer(arguments.work / "tokenizer.json"), arguments.out)
-    print(json.dumps({"written": str(arguments.out)}))
+    tokenizer = load_tokenizer(arguments.work / "tokenizer.json")
+    save_base(model, tokenizer, arguments.out)
+    write_card(arguments.out, measure(arguments.work, stages, model, tokenizer))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import re
 import shutil
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import nbformat
@@ -31,7 +30,9 @@ def make_scratch(folder: Path) -> Path:
     workbook = load_workbook(PROJECT)
     folder = folder.resolve()
     (folder / "report").mkdir(parents=True, exist_ok=True)
-    shutil.copy(PROJECT / "report" / "report.typ", folder / "report")
+    (folder / "dataset").mkdir(exist_ok=True)
+    for name in ("report/report.typ", "dataset/kdconv_sample.json"):
+        shutil.copy(PROJECT / name, folder / name)
     text = (PROJECT / "workbook.toml").read_text(encoding="utf-8")
     for key, path in (("base", workbook.base), ("facts", workbook.facts)):
         text = re.sub(rf'(?m)^{key} = "[^"]*"', lambda _, k=key, p=path: f'{k} = "{p.as_posix()}"', text)
@@ -71,7 +72,7 @@ def known_parameters(path: Path) -> set[str]:
 
 def execute(source: Path, target: Path, parameters: dict, root: Path) -> None:
     """Run one notebook; the executed copy replaces `target` only when everything went well."""
-    with replacing(target) as temporary, warnings.catch_warnings():
+    with replacing(target) as temporary:
         papermill.execute_notebook(
             str(source), str(temporary), parameters=parameters, kernel_name="python3", progress_bar=False, cwd=str(root),
             start_timeout=120, execution_timeout=7200, extra_arguments=["--IPKernelApp.log_level=40"],

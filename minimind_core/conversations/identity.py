@@ -50,7 +50,7 @@ def identity_expected(intent: str, persona: Persona) -> str:
 
 def refusal_answer(persona: Persona) -> str:
     """What the model says instead of inventing."""
-    return f"抱歉，这个我不知道，我只了解{persona.scope}的{persona.topic}知识。"
+    return f"抱歉，这个我不知道，我只了解{persona.topic}。"
 
 
 # Invented and real subjects that facts.csv does not hold; filtered against it. The last ones are kept for the test.

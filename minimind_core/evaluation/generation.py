@@ -95,9 +95,7 @@ class Session:
     def advance(self, token: Tensor) -> None:
         """Feed the chosen tokens."""
         self.visible = torch.cat((self.visible, torch.ones(len(token), 1, dtype=torch.bool)), 1)
-        states, self.cache = self.model.hidden(
-            token[:, None], self.cache, self.visible[:, None, None, :], self.position[:, None]
-        )
+        states, self.cache = self.model.hidden(token[:, None], self.cache, self.visible[:, None, None, :], self.position[:, None])
         self.position = self.position + 1
         self.logits = self.model.logits(states[:, -1]).float()
 

@@ -23,17 +23,21 @@ def refuses(answer: str) -> bool:
     return any(word in answer for word in REFUSAL_WORDS)
 
 
-def is_right(answer: str, expected: str, others: Sequence[str] = ()) -> bool:
+def is_right(answer: str, expected: str, others: Sequence[str] = (), subject: str = "") -> bool:
     """Whether the answer holds the expected value and no rival candidate.
 
-    `others` are the attribute's other values: an answer that lists several candidates earns nothing. A rival that is
-    part of the expected value, or of the question itself, is the caller's to leave out.
+    `others` are the attribute's other values: an answer that lists several candidates, or names a longer one that
+    contains the expected value, earns nothing. The answer's first mention of `subject` does not count as a value.
     """
     text, wanted = normalize(answer), normalize(expected)
+    if subject:
+        text = text.replace(normalize(subject), "#", 1)
     if wanted not in text or refuses(answer):
         return False
+    rivals = {normalize(other) for other in others} - {wanted, ""}
+    longer = [rival for rival in rivals if wanted in rival]
     rest = text.replace(wanted, "#")
-    return not any(normalize(other) in rest for other in others if normalize(other) and normalize(other) not in wanted)
+    return not any(rival in text for rival in longer) and not any(rival in rest for rival in rivals)
 
 
 def repeats(answer: str, size: int = 4, times: int = 3) -> bool:

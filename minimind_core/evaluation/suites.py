@@ -73,8 +73,7 @@ def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[str, set[s
         right, detail = is_right(answer.text, expected), row.meta["intent"]
     else:
         detail = row.meta["attribute"]
-        others = [value for value in rivals[detail] if value not in row.question]
-        right = is_right(answer.text, expected, others)
+        right = is_right(answer.text, expected, sorted(rivals[detail]), row.meta["subject"])
     return Graded(suite, row.question, expected, answer, right, detail)
 
 
@@ -99,7 +98,7 @@ def summarize(graded: Sequence[Graded]) -> dict[str, dict]:
     by_suite: dict[str, list[Graded]] = defaultdict(list)
     for item in graded:
         by_suite[item.suite].append(item)
-    count = lambda rows, test: share_with_interval(sum(map(test, rows)), len(rows))  # noqa: E731
+    count = lambda rows, test: share_with_interval(sum(map(test, rows)), len(rows))
     scores: dict[str, dict] = {suite: count(by_suite[suite], lambda g: g.right) for suite in SUITES}
     held_out = by_suite["music_held_out"]
     scores["over_refusal"] = count(held_out, lambda g: refuses(g.answer.text))

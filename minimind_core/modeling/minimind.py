@@ -56,14 +56,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | None) -> tuple[Tensor, tuple]:
         batch, length, _ = x.shape
-        split = lambda y: y.view(batch, length, -1, self.config.head_dim).transpose(1, 2)  # noqa: E731
+        split = lambda y: y.view(batch, length, -1, self.config.head_dim).transpose(1, 2)
         q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
         q, k = rotate(q, *rotary).to(v.dtype), rotate(k, *rotary).to(v.dtype)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        out = F.scaled_dot_product_attention(
-            q, self._repeat(k), self._repeat(v), attn_mask=mask, is_causal=mask is None and length > 1
-        )
+        out = F.scaled_dot_product_attention(q, self._repeat(k), self._repeat(v), attn_mask=mask, is_causal=mask is None and length > 1)
         return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1)), (k, v)
 
     def _repeat(self, x: Tensor) -> Tensor:
@@ -130,9 +128,7 @@ class MiniMind(nn.Module):
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
 
-    def hidden(
-        self, tokens: Tensor, cache: Cache | None = None, mask: Tensor | None = None, positions: Tensor | None = None
-    ) -> tuple[Tensor, Cache]:
+    def hidden(self, tokens: Tensor, cache: Cache | None = None, mask: Tensor | None = None, positions: Tensor | None = None) -> tuple[Tensor, Cache]:
         """Last hidden states.
 
         tokens (B, T); cache as returned by an earlier call, S positions long; mask is boolean and broadcastable to

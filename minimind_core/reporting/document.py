@@ -67,7 +67,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         raise WorkbookError(f"{workbook.results}: 没有运行“{run}”的测试结果。请先运行 minimind evaluate --run {run}。")
     result = results[run]
     metrics = read_metrics(run_folder(workbook, run) / "metrics.csv")
-    picks = metrics[:: max(1, len(metrics) // 8)]
+    picks = [row for i, row in enumerate(metrics) if row["valid_loss"] or i == 0][-9:]
     music = ("music_held_out",)
     return {
         "persona": {"name": workbook.persona.name, "scope": workbook.persona.scope, "topic": workbook.persona.topic},
@@ -75,7 +75,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
         "samples": sample_rows(workbook), "run": result["run"], "suites": SUITES, "artists": list(workbook.artists),
         "results": {name: r["scores"] for name, r in results.items()}, "details": result["details"],
-        "metrics": [picks[0], *picks[1:], metrics[-1]] if metrics else [],
+        "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
         "music": examples(result, music, True, 6), "mistakes": examples(result, music, False, 5),
         "refusals": examples(result, ("refusal",), True, 3) + examples(result, ("refusal",), False, 3),

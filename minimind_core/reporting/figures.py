@@ -49,6 +49,7 @@ def loss_figure(metrics: Sequence[dict[str, str]]) -> Figure:
     axes.plot(steps, [float(row["mean_loss"]) for row in metrics], color=BLUE, linewidth=1.8, label="训练损失（滑动平均）")
     valid = [(int(row["step"]), float(row["valid_loss"])) for row in metrics if row["valid_loss"] not in ("", None)]
     axes.plot(*zip(*valid, strict=True), "o-", color=ORANGE, markersize=4, label="验证损失（没学过的问法）") if valid else None
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="训练步数", ylabel="损失（nats / 回答词元）", ylim=(0, None))
     axes.legend(frameon=False)
     return figure

@@ -46,9 +46,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     muon = [p for name, p in trainable if config.matrix_learning_rate and p.dim() == 2 and "embed" not in name]
     chosen = {id(p) for p in muon}
     rest = [p for _, p in trainable if id(p) not in chosen]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)
-    ]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)]
     if muon:
         optimizers.append(Muon(muon, lr=config.matrix_learning_rate))
     return optimizers

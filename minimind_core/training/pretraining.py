@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import math
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import PAD, chat_segments
-from minimind_core.training.trainer import Batch
+from minimind_core.training.trainer import Batch, mean_loss
 
 # How often a document of a shard is drawn, relative to the others of its group (0.3 for shards not named here).
 PROSE = {
@@ -148,6 +150,16 @@ class PackedRows(Sequence):
         block = self.rows[step * self.rows_per_step : (step + 1) * self.rows_per_step].astype(np.int64)
         rows = torch.from_numpy(block)
         return [Batch(rows[:, :-1], rows[:, 1:])]
+
+
+def bits_per_byte(model: MiniMind, tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+    """Cross-entropy per UTF-8 byte, in bits; texts are packed as in training, the last partial row left out."""
+    rows = pack([Document(text, "", "", "") for text in texts], tokenizer, 256)
+    source = PackedRows(rows, 1)
+    nats = mean_loss(model, [batch for index in range(len(source)) for batch in source[index]]) * rows[:, 1:].size
+    tokens = sum(len(e.ids) + 1 for e in tokenizer.encode_batch_fast(list(texts)))
+    size = sum(len(text.encode()) for text in texts) * rows[:, 1:].size / tokens
+    return nats / math.log(2) / size
 
 
 def grow(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import torch
 from tokenizers import Tokenizer
 
 import minimind_core
-from minimind_core.config import PROFILES, LoraConfig, Profile, Workbook
+from minimind_core.config import PROFILES, Profile, Workbook
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import read_conversations
 from minimind_core.errors import WorkbookError
@@ -48,22 +49,18 @@ def file_sha256(path: Path) -> str:
 
 def environment() -> dict[str, Any]:
     """Code version and hardware, so that a figure can be traced."""
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    ) if _has_git() else None  # fmt: skip
+    commit = ""
+    if shutil.which("git"):
+        command = ["git", "rev-parse", "HEAD"]
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        commit = result.stdout.strip()
     return {
-        "git_commit": git.stdout.strip() if git and git.returncode == 0 else "",
+        "git_commit": commit,
         "minimind_core": minimind_core.__version__,
         "python": platform.python_version(), "torch": torch.__version__, "platform": platform.platform(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(), "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }  # fmt: skip
-
-
-def _has_git() -> bool:
-    from shutil import which
-
-    return which("git") is not None
 
 
 @dataclass
@@ -88,20 +85,18 @@ class Run:
         """Train, or go on after an interruption, yielding each step; ends with the adapter on disk."""
         write_json(self.folder / "run.json", {**self.settings, "status": "running"})
         previous = read_metrics(self.folder / "metrics.csv") if self.checkpoint.exists() else []
-        records: list[dict] = list(previous)
-        status = "interrupted"
+        record = None
         try:
             for record in train(self.model, self.source, self.profile.train, validation=self.validation, checkpoint=self.checkpoint):
-                records = [row for row in records if int(row["step"]) < record.step] if records and int(records[-1]["step"]) >= record.step else records
-                records.append(dataclasses.asdict(record))
+                log_step(self.folder / "metrics.csv", record, previous)
+                previous = None
                 yield record
-            status = "finished"
         finally:
-            if records:
-                write_metrics(self.folder / "metrics.csv", records)
+            if record:
+                finished = record.step == record.total_steps
                 save_adapter(self.folder / "adapter.safetensors", self.model, self.profile.lora)
-                seconds = float(records[-1]["seconds"])
-                write_json(self.folder / "run.json", {**self.settings, "status": status, "train_seconds": seconds})
+                outcome = {"status": "finished" if finished else "interrupted", "train_seconds": record.seconds}
+                write_json(self.folder / "run.json", {**self.settings, **outcome})
         self.checkpoint.unlink(missing_ok=True)
 
     @property
@@ -112,6 +107,7 @@ class Run:
 
 def prepare_run(workbook: Workbook, name: str, profile_name: str | None = None, *, resume: bool = False, data: Path | None = None) -> Run:
     """Load base and data and add the adapter; with `resume` the checkpoint of an interrupted run is kept."""
+    run_folder(workbook, name)  # refuses an unusable name before anything is loaded
     profile_name = profile_name or workbook.profile
     profile = PROFILES[profile_name]
     profile = replace(profile, train=replace(profile.train, seed=workbook.seed), lora=replace(profile.lora, seed=workbook.seed))
@@ -144,24 +140,31 @@ def check_resumable(run: Run, resume: bool) -> None:
         run.checkpoint.unlink()
         return
     old = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-    changed = [k for k in ("base_sha256", "data_sha256", "lora", "train", "epochs", "tokens_per_step") if old.get(k) != json.loads(json.dumps(run.settings[k]))]
+    changed = [
+        k
+        for k in ("base_sha256", "data_sha256", "lora", "train", "epochs", "tokens_per_step")
+        if old.get(k) != json.loads(json.dumps(run.settings[k]))
+    ]
     if changed:
         raise WorkbookError(f"{run.folder}: 与中断前相比 {'、'.join(changed)} 已改变，不能续训。请去掉 --resume 重新训练，或换一个运行名。")
 
 
-def write_metrics(path: Path, records: list[dict]) -> None:
-    """metrics.csv, one line a step."""
-    lines = [",".join(COLUMNS)]
-    lines += [",".join("" if row[c] in (None, "") else str(row[c]) for c in COLUMNS) for row in records]
-    write_text(path, "\n".join(lines) + "\n")
+def log_step(path: Path, record: StepRecord, previous: list[dict[str, str]] | None) -> None:
+    """Append a step to metrics.csv; `previous` (given with the first step) are an interrupted run's rows to keep."""
+    line = lambda row: ",".join("" if row[c] in (None, "") else str(row[c]) for c in COLUMNS) + "\n"
+    if previous is not None:
+        kept = [line(row) for row in previous if int(row["step"]) < record.step]
+        write_text(path, ",".join(COLUMNS) + "\n" + "".join(kept))
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(line(dataclasses.asdict(record)))
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv; none if the file is not there."""
+    """Rows of metrics.csv; none if the file is not there, and a line that a power cut broke off is left out."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+        return [row for row in csv.DictReader(lines) if None not in row.values()]
 
 
 def load_run(workbook: Workbook, name: str) -> tuple[MiniMind, Tokenizer]:
@@ -177,6 +180,3 @@ def load_run(workbook: Workbook, name: str) -> tuple[MiniMind, Tokenizer]:
         raise WorkbookError(f"{folder}: 这个适配器是在另一个基座上训练的。请把 workbook.toml 的 base 改回 {settings['base']}，或重新训练。")
     model, tokenizer = load_base(workbook.base)
     return merge_lora(load_adapter(folder / "adapter.safetensors", model)).eval(), tokenizer
-
-
-__all__ = ["LoraConfig", "Run", "environment", "load_run", "prepare_run", "read_metrics", "run_folder"]

@@ -127,7 +127,7 @@ def train(
     progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint and checkpoint.exists() else Progress()
     hidden = torch.compile(model.hidden, dynamic=False) if config.compile else model.hidden
     saved_at = time.monotonic()
-    save = lambda: checkpoint and save_checkpoint(checkpoint, model, optimizers, progress)  # noqa: E731
+    save = lambda: checkpoint and save_checkpoint(checkpoint, model, optimizers, progress)
     try:
         for step in range(progress.step, len(source)):
             started = time.monotonic()
@@ -153,9 +153,7 @@ def train(
         save()
 
 
-def update(
-    model: MiniMind, batches: list[Batch], optimizers: list, factor: float, config: TrainConfig, hidden: Callable
-) -> tuple[float, int]:
+def update(model: MiniMind, batches: list[Batch], optimizers: list, factor: float, config: TrainConfig, hidden: Callable) -> tuple[float, int]:
     """One optimizer step over `batches`; returns the mean loss and the number of labelled tokens."""
     count = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
     if count == 0:

@@ -12,8 +12,10 @@ import ipywidgets as widgets
 import pandas as pd
 from IPython.display import Code
 
-from minimind_core.config import Workbook
+from minimind_core.config import LoraConfig, Workbook
 from minimind_core.evaluation.generation import Decoding, generate, stream
+from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.lora import add_lora, lora_parameter_count
 from minimind_core.training.runs import load_run
 
 
@@ -29,6 +31,22 @@ def score_table(results: dict[str, dict], names: dict[str, str]) -> pd.DataFrame
         return f"{score['share']:.1%}（{score['right']}/{score['n']}，{score['low']:.1%}–{score['high']:.1%}）"
 
     return pd.DataFrame({run: {label: cell(r["scores"][key]) for key, label in names.items()} for run, r in results.items()})
+
+
+def detail_table(result: dict, suite: str) -> pd.DataFrame:
+    """Scores of a suite by kind of question, the weakest first."""
+    rows = {key.split("/", 1)[1]: score for key, score in result["details"].items() if key.startswith(f"{suite}/")}
+    table = pd.DataFrame(rows).T[["right", "n", "share"]].sort_values("share")
+    return table.astype({"right": int, "n": int}).rename(columns={"right": "答对", "n": "题数", "share": "正确率"})
+
+
+def parameter_counts(workbook: Workbook, ranks: Sequence[int], targets: Sequence[str]) -> list[int]:
+    """Trainable parameters of an adapter on the base's shape, for each rank."""
+    counts = []
+    for rank in ranks:
+        model = add_lora(load_base(workbook.base)[0], LoraConfig(rank=rank, alpha=rank, target_modules=tuple(targets)))
+        counts.append(lora_parameter_count(model))
+    return counts
 
 
 def answer_table(answers: Sequence[dict], count: int = 12) -> pd.DataFrame:

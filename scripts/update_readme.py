@@ -1,0 +1,65 @@
+"""Write the results table of README.md and README_en.md from report/results."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from minimind_core.config import load_workbook
+from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.scoring import load_results
+from minimind_core.files import write_text
+
+PROJECT = Path(__file__).resolve().parents[1]
+ROWS = {
+    "identity": ("身份，没见过的问法", "identity, unseen wordings"),
+    "music_seen": ("音乐，学过的问法", "music, seen wording"),
+    "music_held_out": ("音乐，没见过的问法", "music, held-out wordings"),
+    "refusal": ("拒答没学过的内容", "refusal of unknown things"),
+    "over_refusal": ("误拒学过的内容（越低越好）", "refusal of known facts (lower is better)"),
+    "ended": ("回答自己结束", "answer ended by itself"),
+    "repetition": ("复读（越低越好）", "repetition (lower is better)"),
+}
+
+
+def table(root: Path, language: int) -> str:
+    """The Markdown table; language 0 is Chinese, 1 English."""
+    results = load_results(load_workbook(root))
+    names = list(results)
+    lines = [f"| {('测试', 'test')[language]} | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for key, labels in ROWS.items():
+        scores = [results[name]["scores"][key] for name in names]
+        cells = [f"{s['share']:.1%} ({s['right']}/{s['n']}, {s['low']:.1%}–{s['high']:.1%})" for s in scores]
+        lines.append(f"| {labels[language]} | " + " | ".join(cells) + " |")
+    run = results["main"]["run"]
+    lines.append("")
+    lines.append((
+        f"种子 {run['seed']}，{run['trainable_parameters']:,} 个可训练参数，训练 {run['train_seconds'] / 60:.1f} 分钟（{run['cpu_count']} 核 CPU）；括号里是题数和 95% Wilson 区间。",
+        f"Seed {run['seed']}, {run['trainable_parameters']:,} trainable parameters, {run['train_seconds'] / 60:.1f} minutes of training on {run['cpu_count']} CPU cores; counts and 95 % Wilson intervals in brackets.",
+    )[language])  # fmt: skip
+    return "\n".join(lines)
+
+
+def fill(text: str, content: str) -> str:
+    """Put the table between its two markers."""
+    filled, count = re.subn(r"(<!-- results -->\n).*?(\n<!-- /results -->)", lambda m: m[1] + content + m[2], text, flags=re.DOTALL)
+    if count != 1:
+        raise WorkbookError("README 里应恰好有一对 <!-- results --> 标记。请恢复它们。")
+    return filled
+
+
+def main() -> int:
+    """Update both files."""
+    try:
+        for language, name in enumerate(("README.md", "README_en.md")):
+            path = PROJECT / name
+            write_text(path, fill(path.read_text(encoding="utf-8"), table(PROJECT, language)))
+    except WorkbookError as error:
+        print(f"错误：{error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Tiny fakes: a two-layer model, a small project folder, and no way out of this machine."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+
+from minimind_core.config import ModelConfig, Workbook, load_workbook
+from minimind_core.modeling.checkpoint import save_base
+from minimind_core.modeling.minimind import MiniMind
+from minimind_core.modeling.tokenizer import load_tokenizer
+
+PROJECT = Path(__file__).resolve().parents[1]
+TINY = ModelConfig(hidden_size=32, n_layers=2, n_heads=4, n_kv_heads=2, intermediate_size=48, max_positions=256)
+FACTS = """subject,attribute,value,source_url,retrieved
+周杰伦,出生日期,1979年1月18日,https://example.org/a,2026-01-01
+陶喆,出生日期,1969年7月11日,https://example.org/b,2026-01-01
+《范特西》,专辑歌手,周杰伦,https://example.org/c,2026-01-01
+《范特西》,发行年份,2001年,https://example.org/c,2026-01-01
+《小镇姑娘》,原唱,陶喆,https://example.org/d,2026-01-01
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_outside_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any connection that leaves this machine fails the test."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def random_model(config: ModelConfig = TINY, seed: int = 0) -> MiniMind:
+    """A model whose every matrix is random, residual outputs included, so that all paths matter."""
+    torch.manual_seed(seed)
+    model = MiniMind(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(std=0.15)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The shipped tokenizer."""
+    return load_tokenizer(PROJECT / "weights" / "base" / "tokenizer.json")
+
+
+@pytest.fixture
+def model() -> MiniMind:
+    """A tiny random model."""
+    return random_model()
+
+
+@pytest.fixture
+def project(tmp_path: Path, tokenizer) -> Path:
+    """A project folder with five facts and a tiny random base."""
+    save_base(random_model(), tokenizer, tmp_path / "weights" / "base")
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "facts.csv").write_text(FACTS, encoding="utf-8")
+    (tmp_path / "report").mkdir()
+    shutil.copy(PROJECT / "report" / "report.typ", tmp_path / "report")
+    text = (PROJECT / "workbook.toml").read_text(encoding="utf-8").replace('profile = "default"', 'profile = "smoke"')
+    (tmp_path / "workbook.toml").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def workbook(project: Path) -> Workbook:
+    """The project's settings."""
+    return load_workbook(project)

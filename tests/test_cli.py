@@ -1,0 +1,169 @@
+import json
+import re
+import zipfile
+
+import pytest
+from conftest import FACTS
+
+from minimind_core.cli import main
+
+
+def run(project, *arguments: str) -> int:
+    return main(["--root", str(project), *map(str, arguments)])
+
+
+@pytest.fixture
+def trained(project):
+    """A project with data and a trained run."""
+    assert run(project, "build-dataset") == 0
+    assert run(project, "train", "--profile", "smoke") == 0
+    return project
+
+
+def test_every_verb_has_help(capsys):
+    for verb in ("collect", "build-dataset", "doctor", "train", "evaluate", "ask", "chat", "report", "submit"):
+        with pytest.raises(SystemExit) as stopped:
+            main([verb, "--help"])
+        assert stopped.value.code == 0 and "--help" in capsys.readouterr().out
+
+
+def test_train_writes_a_whole_run_folder_twice_the_same(trained):
+    folder = trained / "runs" / "main"
+    first = (folder / "adapter.safetensors").read_bytes()
+    settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert settings["status"] == "finished" and settings["seed"] == 42 and len(settings["data_sha256"]) == 64
+    metrics = (folder / "metrics.csv").read_text().splitlines()
+    assert len(metrics) == settings["steps"] + 1 and not (folder / "checkpoint.pt").exists()
+    assert run(trained, "train", "--profile", "smoke") == 0
+    assert (folder / "adapter.safetensors").read_bytes() == first
+
+
+def test_from_facts_to_zip(trained, capsys, tmp_path_factory):
+    questions = trained / "questions.txt"
+    questions.write_text(
+        '你是谁？\n{"question": "《范特西》是谁的专辑？"}\n{"conversations": [{"role": "user", "content": "hi"}]}\n', encoding="utf-8"
+    )
+    assert run(trained, "ask", "--questions", questions, "--out", trained / "answers.jsonl") == 0
+    rows = [json.loads(line) for line in (trained / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["question"] for row in rows] == ["你是谁？", "《范特西》是谁的专辑？", "hi"]
+    assert all(set(row) == {"question", "answer", "new_tokens", "ended"} and row["new_tokens"] <= 64 for row in rows)
+    for name in ("main", "base"):
+        assert run(trained, "evaluate", "--run", name, "--json", trained / f"{name}.json") == 0
+    scores = json.loads((trained / "main.json").read_text(encoding="utf-8"))["scores"]
+    assert set(scores) >= {"identity", "music_seen", "music_held_out", "refusal", "over_refusal", "ended", "repetition"}
+    assert all(0 <= s["low"] <= s["share"] <= s["high"] <= 1 and s["n"] > 0 for s in scores.values())
+    assert run(trained, "report") == 0 and run(trained, "submit") == 0
+    assert "没有 运行示例.mp4" in capsys.readouterr().out
+    with zipfile.ZipFile(trained / "旋律小队_大作业.zip") as archive:
+        names = set(archive.namelist())
+        assert {"大作业报告.pdf", "README.txt", "dataset/facts.csv", "minimind/go.py", "minimind/runs/main/adapter.safetensors"} <= names
+        assert archive.read("大作业报告.pdf").startswith(b"%PDF") and archive.testzip() is None
+        assert not [n for n in names if "__pycache__" in n or ".tmp" in n]
+
+
+def test_name_and_team_change_everything_that_is_handed_in(project):
+    from pypdf import PdfReader
+
+    path = project / "workbook.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("小音", "阿律").replace("旋律小队", "银杏组"), encoding="utf-8")
+    for verb in (["build-dataset"], ["train"], ["evaluate"], ["report"], ["submit"]):
+        assert run(project, *verb) == 0
+    with zipfile.ZipFile(project / "银杏组_大作业.zip") as archive:
+        readme = archive.read("README.txt").decode()
+        assert "阿律" in readme and "银杏组" in readme
+        assert "阿律" in archive.read("dataset/identity.jsonl").decode()
+    pages = [page.extract_text() for page in PdfReader(project / "report" / "大作业报告.pdf").pages]
+    cover = re.sub(r"\s", "", pages[0])
+    assert "银杏组" in cover and "阿律" in cover and "小音" not in "".join(pages)
+
+
+@pytest.mark.parametrize(("arguments", "problem"), [
+    (["train"], "请先运行 minimind build-dataset"),
+    (["evaluate", "--run", "none"], "没有名为“none”"),
+    (["ask", "--run", "base", "--questions", "nowhere.txt"], "找不到问题文件"),
+    (["train", "--run", "a b"], "不能含空格"),
+    (["submit"], "不能打包"),
+    (["doctor", "nowhere.jsonl"], "找不到数据文件"),
+])  # fmt: skip
+def test_problems_are_one_line_with_a_remedy(project, capsys, arguments, problem):
+    if arguments[0] == "evaluate":
+        run(project, "build-dataset")
+    assert run(project, *arguments) == 2
+    error = capsys.readouterr().err
+    assert problem in error and "Traceback" not in error
+
+
+def test_a_broken_line_stops_training_before_anything_is_written(trained, capsys):
+    before = (trained / "runs" / "main" / "adapter.safetensors").read_bytes()
+    path = trained / "dataset" / "train.jsonl"
+    path.write_text(path.read_text(encoding="utf-8") + "{broken\n", encoding="utf-8")
+    assert run(trained, "train") == 2
+    assert re.search(r"train\.jsonl:\d+: .*JSON.*doctor", capsys.readouterr().err)
+    assert (trained / "runs" / "main" / "adapter.safetensors").read_bytes() == before
+
+
+def test_a_broken_question_is_reported_by_line(project, capsys):
+    path = project / "q.jsonl"
+    path.write_text('你好\n{"x": 1}\n', encoding="utf-8")
+    assert run(project, "ask", "--run", "base", "--questions", path) == 2
+    assert f"{path}:2:" in capsys.readouterr().err
+
+
+def test_doctor_exits_with_one_when_errors_remain(trained, capsys):
+    assert run(trained, "doctor", trained / "dataset" / "music_qa_train.jsonl", trained / "dataset" / "music_qa_test.jsonl") == 0
+    bad = trained / "bad.jsonl"
+    bad.write_text("{\n", encoding="utf-8")
+    assert run(trained, "doctor", bad) == 1
+    assert f"{bad}:1: 错误" in capsys.readouterr().out
+
+
+def test_collect_compares_with_kdconv(project, capsys):
+    path = project / "music.json"
+    attribute = {"name": "陶喆", "attrname": "出生日期", "attrvalue": "1970年07月11日"}
+    path.write_text(json.dumps([{"messages": [{"message": "x", "attrs": [attribute]}]}]), encoding="utf-8")
+    assert run(project, "collect", "--kdconv", path) == 0
+    assert "不同：陶喆 出生日期" in capsys.readouterr().out
+
+
+def test_an_adapter_of_another_base_is_refused(trained, capsys, tokenizer):
+    from conftest import random_model
+
+    from minimind_core.modeling.checkpoint import save_base
+
+    save_base(random_model(seed=5), tokenizer, trained / "weights" / "base")
+    assert run(trained, "evaluate") == 2
+    assert "另一个基座" in capsys.readouterr().err
+
+
+def test_a_resume_with_other_data_is_refused(trained, capsys):
+    from minimind_core.config import load_workbook
+    from minimind_core.training.runs import prepare_run
+
+    started = prepare_run(load_workbook(trained), "again").train()
+    next(started)
+    started.close()
+    (trained / "dataset" / "facts.csv").write_text(FACTS.replace("2001年", "2002年"), encoding="utf-8")
+    run(trained, "build-dataset")
+    assert run(trained, "train", "--run", "again", "--resume") == 2
+    assert "data_sha256 已改变" in capsys.readouterr().err
+
+
+def test_a_killed_run_resumes_to_the_same_adapter_and_log(trained):
+    """The process dies between two checkpoints: no cleaning up runs, and the log is ahead of the checkpoint."""
+    from minimind_core.config import load_workbook
+    from minimind_core.training import trainer
+    from minimind_core.training.runs import log_step, prepare_run, read_metrics
+
+    folder = trained / "runs" / "killed"
+    killed = prepare_run(load_workbook(trained), "killed")
+    steps = trainer.train(killed.model, killed.source, killed.profile.train, checkpoint=folder / "checkpoint.pt")
+    records = [next(steps), next(steps)]
+    log_step(folder / "metrics.csv", records[0], [])
+    steps.close()
+    log_step(folder / "metrics.csv", records[1], None)
+    (folder / "metrics.csv").open("a").write("3,3,9")
+    (folder / "run.json").write_text(json.dumps({**killed.settings, "status": "running"}), encoding="utf-8")
+    assert run(trained, "train", "--run", "killed", "--resume") == 0
+    assert (folder / "adapter.safetensors").read_bytes() == (trained / "runs" / "main" / "adapter.safetensors").read_bytes()
+    rows = [read_metrics(trained / "runs" / name / "metrics.csv") for name in ("killed", "main")]
+    assert [[r["step"], r["loss"]] for r in rows[0]] == [[r["step"], r["loss"]] for r in rows[1]]

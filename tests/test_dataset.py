@@ -1,0 +1,177 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from conftest import FACTS, PROJECT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minimind_core.collection.facts import Fact, read_facts
+from minimind_core.collection.kdconv import Triple, agrees, compare, read_kdconv
+from minimind_core.config import load_workbook
+from minimind_core.conversations import doctor, mixing
+from minimind_core.conversations.questions import GENERIC, WORDINGS
+from minimind_core.conversations.schema import Conversation, dialogue, iterate_conversations, read_conversations
+from minimind_core.errors import WorkbookError
+from minimind_core.files import write_jsonl
+
+HEADER = FACTS.splitlines()[0]
+GOOD = "周杰伦,出生日期,1979年1月18日,https://example.org,2026-01-01"
+
+
+@pytest.mark.parametrize(("line", "problem"), [
+    ("周杰伦,出生日期,,https://example.org,2026-01-01", "value 是空的"),
+    ("周杰伦,出生日期,1979年,ftp://example.org,2026-01-01", "http"),
+    ("周杰伦,出生日期,1979年,https://example.org,2026/1/1", "retrieved"),
+    ("周杰伦,出生日期,1979年,https://example.org", "列数"),
+    ("周杰伦,出生日期,a,b,https://example.org,2026-01-01", "列数"),
+    ("周杰伦,简介," + "长" * 41 + ",https://example.org,2026-01-01", "超过 40"),
+    (GOOD, "已在第 2 行"),
+])  # fmt: skip
+def test_a_bad_fact_is_reported_with_file_and_line(tmp_path, line, problem):
+    path = tmp_path / "facts.csv"
+    path.write_text("\n".join([HEADER, GOOD, line]), encoding="utf-8")
+    with pytest.raises(WorkbookError, match=problem) as caught:
+        read_facts(path)
+    assert f"{path}:3:" in str(caught.value)
+
+
+def test_the_shipped_facts_are_many_sourced_and_about_the_four_artists():
+    facts = read_facts(PROJECT / "dataset" / "facts.csv")
+    assert len(facts) >= 250
+    assert {"周杰伦", "王力宏", "林俊杰", "陶喆"} <= {f.subject for f in facts}
+
+
+def test_wordings_are_distinct_and_never_shared_between_splits():
+    for attribute, words in {**WORDINGS, "": GENERIC}.items():
+        forms = [*words.train, *words.valid, *words.held_out]
+        assert len(set(forms)) == len(forms), attribute
+        assert len(words.train) >= 10 and words.valid and len(words.held_out) >= 2
+        assert all("{s}" in form for form in forms)
+
+
+def test_splits_partition_and_nothing_leaks(workbook):
+    splits = mixing.build_splits(workbook)
+    taught = {row.question for row in splits["train"]}
+    for name in ("music_qa_valid", "music_qa_test", "identity_test", "refusal_test"):
+        assert splits[name] and not taught & {row.question for row in splits[name]}
+
+
+def test_a_leaked_question_is_refused():
+    row = dialogue("问", "答")
+    with pytest.raises(WorkbookError, match="也在训练数据里"):
+        mixing.check_no_leak({"train": [row], "music_qa_test": [row]})
+
+
+def test_mix_counts_and_seed_decide_the_training_file(workbook):
+    one = mixing.build_splits(workbook)
+    counts = workbook.mix
+    expected = len(one["music_qa_train"]) * counts.music + len(one["identity"]) * counts.identity + len(one["refusal"]) * counts.refusal
+    assert len(one["train"]) == expected
+    assert mixing.build_splits(workbook)["train"] == one["train"]
+    other = mixing.build_splits(dataclasses.replace(workbook, seed=7))["train"]
+    assert other != one["train"]
+
+
+def test_files_are_byte_identical_for_the_same_seed(workbook):
+    mixing.write_dataset(workbook)
+    first = {p.name: p.read_bytes() for p in workbook.dataset.glob("*.jsonl")}
+    mixing.write_dataset(workbook)
+    assert first == {p.name: p.read_bytes() for p in workbook.dataset.glob("*.jsonl")}
+
+
+def test_the_persona_names_itself_everywhere(project):
+    text = (project / "workbook.toml").read_text(encoding="utf-8")
+    (project / "workbook.toml").write_text(text.replace("小音", "阿律").replace("旋律小队", "银杏组"), encoding="utf-8")
+    splits = mixing.build_splits(load_workbook(project))
+    answers = " ".join(row.answer for row in splits["identity"])
+    assert "阿律" in answers and "银杏组" in answers and "小音" not in answers and "旋律小队" not in answers
+    assert {row.meta["expected"] for row in splits["identity_test"]} == {"阿律", "银杏组"}
+
+
+text = st.text(min_size=1).filter(str.strip)
+
+
+@given(st.lists(st.tuples(text, text), min_size=1, max_size=5))
+def test_write_then_read_is_identity(tmp_path_factory, pairs):
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    rows = [dialogue(q, a, kind="music") for q, a in pairs]
+    write_jsonl(path, [row.model_dump() for row in rows])
+    assert read_conversations(path) == rows
+
+
+@pytest.mark.parametrize(("line", "problem"), [
+    ("{", "JSON"), ('{"conversations": []}', "交替"), ('{"x": 1}', "缺少"),
+    ('{"conversations": [{"role": "user", "content": "问"}]}', "assistant 结尾"),
+    ('{"conversations": [{"role": "bot", "content": "问"}, {"role": "assistant", "content": "答"}]}', "只能是"),
+    ('{"conversations": [{"role": "user", "content": " "}, {"role": "assistant", "content": "答"}]}', "空的"),
+    ('{"conversations": [{"role": "user", "content": 3}, {"role": "assistant", "content": "答"}]}', "应是文字"),
+])  # fmt: skip
+def test_a_bad_line_is_reported_with_file_and_line(tmp_path, line, problem):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(dialogue("问", "答").model_dump_json() + "\n" + line + "\n", encoding="utf-8")
+    with pytest.raises(WorkbookError, match=problem) as caught:
+        read_conversations(path)
+    assert f"{path}:2:" in str(caught.value)
+    assert [number for number, item in iterate_conversations(path) if isinstance(item, str)] == [2]
+
+
+def test_bytes_that_are_not_utf8_are_reported(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes('{"conversations": "中文"}'.encode("gb18030"))
+    with pytest.raises(WorkbookError, match="UTF-8"):
+        read_conversations(path)
+
+
+def test_doctor_finds_each_planted_fault(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [dialogue("a", "b"), dialogue("a", "b"), dialogue("a", "c"), dialogue("你是谁", "我是ChatGPT"), dialogue("长", "长" * 50)]
+    lines = ["\ufeff" + rows[0].model_dump_json(), *(row.model_dump_json() for row in rows[1:]), "{"]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    findings = doctor.examine(path, lambda row: len(row.answer), max_length=40)
+    found = [(f.line, f.error, next(w for w in ("BOM", "相同，回答", "完全相同", "助手", "截断", "JSON") if w in f.what)) for f in findings]
+    assert found == [(1, False, "BOM"), (2, False, "完全相同"), (3, True, "相同，回答"), (4, True, "助手"), (5, True, "截断"), (6, True, "JSON")]
+
+
+def test_doctor_finds_a_leak_and_nothing_in_our_own_files(workbook, tmp_path):
+    mixing.write_dataset(workbook)
+    train = read_conversations(mixing.dataset_file(workbook, "train"))
+    for name in ("identity", "music_qa_train", "music_qa_test", "refusal", "identity_test", "refusal_test"):
+        path = mixing.dataset_file(workbook, name)
+        assert not [f for f in doctor.examine(path) if f.error], name
+        assert name.endswith("_train") or not name.endswith("_test") or not doctor.leaks(path, train)
+    leaked = tmp_path / "leaked.jsonl"
+    write_jsonl(leaked, [train[0].model_dump()])
+    assert len(doctor.leaks(leaked, train)) == 1
+
+
+def test_kdconv_sample_is_read_and_agrees_with_the_facts():
+    dialogues = read_kdconv(PROJECT / "dataset" / "kdconv_sample.json")
+    assert [len(d.messages) for d in dialogues] == [3, 2, 4]
+    triples = [t for d in dialogues for t in d.triples]
+    pairs = compare(read_facts(PROJECT / "dataset" / "facts.csv"), triples)
+    assert len(pairs) == 4 and all(agrees(fact, values) for fact, values in pairs)
+
+
+def test_kdconv_conflict_is_seen():
+    fact = Fact("陶喆", "出生日期", "1969年7月11日", "https://example.org", "2026-01-01")
+    assert agrees(fact, ["1969年07月11日"]) and not agrees(fact, ["1970年07月11日"])
+    assert compare([fact], [Triple("王菲", "出生日期", "1969年8月8日")]) == []
+
+
+@pytest.mark.parametrize(("value", "place"), [
+    ({"a": 1}, "最外层"), ([{"messages": [{"text": "x"}]}], r"\[0\].messages\[0\].message"),
+    ([{"messages": [{"message": "x", "attrs": [{"name": "y"}]}]}], r"\[0\].messages\[0\].attrs\[0\]"), ([3], r"\[0\].messages"),
+])  # fmt: skip
+def test_malformed_kdconv_is_named_by_its_path(tmp_path, value, place):
+    path: Path = tmp_path / "music.json"
+    path.write_text(json.dumps(value), encoding="utf-8")
+    with pytest.raises(WorkbookError, match=place):
+        read_kdconv(path)
+
+
+def test_conversation_needs_alternating_roles():
+    turns = [{"role": r, "content": "x"} for r in ("user", "user", "assistant", "assistant")]
+    with pytest.raises(ValueError, match="交替"):
+        Conversation.model_validate({"conversations": turns})

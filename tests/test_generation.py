@@ -1,0 +1,77 @@
+import torch
+from conftest import random_model
+
+from minimind_core.evaluation.generation import Decoding, choose, generate, generate_ids, stream
+from minimind_core.modeling.tokenizer import END_ID
+
+PROMPTS = [[1, 5, 9, 200], [1, 5, 44], [1, 5, 9, 31, 7, 8, 90]]
+PLAIN = Decoding(max_new_tokens=12, repetition_penalty=1.0)
+
+
+def naive(model, prompt: list[int], limit: int) -> tuple[list[int], bool]:
+    """Greedy decoding without cache, batch or padding."""
+    ids = list(prompt)
+    for _ in range(limit + 1):
+        token = int(model(torch.tensor([ids]))[0, -1].argmax())
+        if token == END_ID:
+            return ids[len(prompt) :], True
+        if len(ids) - len(prompt) == limit:
+            break
+        ids.append(token)
+    return ids[len(prompt) :], False
+
+
+def test_batch_with_cache_and_padding_writes_what_naive_decoding_writes():
+    for seed in range(5):
+        model = random_model(seed=seed)
+        assert generate_ids(model, PROMPTS, PLAIN) == [naive(model, prompt, 12) for prompt in PROMPTS]
+
+
+def ending_model():
+    """A model that strongly prefers the end token after token 7."""
+    model = random_model()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[END_ID] = 3 * torch.nn.functional.normalize(model.hidden(torch.tensor([PROMPTS[0]]))[0][0, -1], dim=0)
+    return model
+
+
+def test_a_row_that_ends_leaves_the_batch_and_is_marked():
+    ids, ended = generate_ids(ending_model(), PROMPTS, PLAIN)[0]
+    assert ended and ids == []
+
+
+def test_new_tokens_stay_within_the_limit():
+    for ids, ended in generate_ids(random_model(), PROMPTS, Decoding(max_new_tokens=3)):
+        assert ended or len(ids) == 3
+
+
+def test_sampling_is_fixed_by_the_seed():
+    model = random_model()
+    runs = [generate_ids(model, PROMPTS, Decoding(max_new_tokens=8, temperature=1.0, seed=s)) for s in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_penalty_lowers_written_tokens_whatever_their_sign():
+    logits = torch.tensor([[2.0, 1.9, -5.0], [-1.0, -1.05, -5.0]])
+    written = torch.tensor([[True, False, False], [True, False, False]])
+    assert choose(logits, written, Decoding(repetition_penalty=1.2), torch.Generator()).tolist() == [1, 1]
+
+
+def test_nucleus_keeps_only_the_smallest_set():
+    logits = torch.log(torch.tensor([[0.6, 0.3, 0.1]])).repeat(200, 1)
+    picked = choose(logits, torch.zeros(200, 3, dtype=torch.bool), Decoding(temperature=1.0, top_p=0.5), torch.Generator())
+    assert set(picked.tolist()) == {0}
+
+
+def test_streamed_answer_ends_as_the_batched_one(tokenizer):
+    model, messages = random_model(), [{"role": "user", "content": "你好"}]
+    decoding = Decoding(max_new_tokens=10)
+    last = list(stream(model, tokenizer, messages, decoding))[-1]
+    assert last.strip() == generate(model, tokenizer, [messages], decoding)[0].text.rstrip("�")
+
+
+def test_answers_keep_the_order_of_the_questions(tokenizer):
+    model = random_model()
+    dialogues = [[{"role": "user", "content": "问" * n}] for n in (9, 2, 5)]
+    singles = [generate(model, tokenizer, [d], PLAIN)[0] for d in dialogues]
+    assert generate(model, tokenizer, dialogues, PLAIN, batch_size=2) == singles

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from conftest import TINY, random_model
+
+from minimind_core.config import ModelConfig
+from minimind_core.modeling.checkpoint import load_base, save_base
+from minimind_core.modeling.minimind import MiniMind, expand_cache
+
+TOKENS = torch.tensor([[5, 9, 200, 31, 7, 8], [6, 6, 17, 4000, 3, 2]])
+
+
+def test_default_shape_has_the_parameters_of_minimind2_small():
+    assert sum(p.numel() for p in MiniMind(ModelConfig()).parameters()) == 25_829_888
+
+
+def test_a_later_token_never_changes_an_earlier_output(model):
+    changed = TOKENS.clone()
+    changed[:, -1] = 11
+    assert torch.equal(model(TOKENS)[:, :-1], model(changed)[:, :-1])
+    assert not torch.equal(model(TOKENS)[:, -1], model(changed)[:, -1])
+
+
+@pytest.mark.parametrize("cut", [1, 3, 5])
+def test_cache_gives_the_same_states_as_one_pass(model, cut):
+    whole, _ = model.hidden(TOKENS)
+    _, cache = model.hidden(TOKENS[:, :cut])
+    rest, _ = model.hidden(TOKENS[:, cut:], cache)
+    torch.testing.assert_close(rest, whole[:, cut:])
+
+
+def test_shared_prefix_gives_the_same_states_and_gradients(model):
+    prefix = torch.tensor([[4, 8, 15]])
+    whole = torch.cat((prefix.expand(2, -1), TOKENS), 1)
+    weight = model.model.layers[0].self_attn.k_proj.weight
+    expected = torch.autograd.grad(model.hidden(whole)[0][:, 3:].square().sum(), weight)[0]
+    cache = expand_cache(model.hidden(prefix)[1], 2)
+    states, _ = model.hidden(TOKENS, cache)
+    torch.testing.assert_close(states, model.hidden(whole)[0][:, 3:])
+    torch.testing.assert_close(torch.autograd.grad(states.square().sum(), weight)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_fresh_blocks_are_the_identity():
+    model = MiniMind(TINY)
+    states, _ = model.hidden(TOKENS)
+    torch.testing.assert_close(states, model.model.norm(model.model.embed_tokens(TOKENS)))
+
+
+def test_saved_folder_loads_in_transformers_with_equal_logits(tmp_path, tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    save_base(random_model(), tokenizer, tmp_path)
+    ours, _ = load_base(tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert float((ours(TOKENS) - theirs(TOKENS).logits).abs().max().detach()) < 1e-4
+
+
+def test_shape_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="multiple"):
+        ModelConfig(n_heads=7)

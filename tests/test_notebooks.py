@@ -1,0 +1,94 @@
+"""Every notebook runs headless, in order, without any network, and follows the frame."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import PROJECT
+
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+RUNNER = [sys.executable, str(PROJECT / "scripts" / "run_notebooks.py")]
+# Put on every kernel's path: any connection that leaves the machine is refused and written down.
+GUARD = """
+import os, socket
+_connect, _lookup = socket.socket.connect, socket.getaddrinfo
+def _note(address):
+    with open(os.environ["NETWORK_LOG"], "a") as log:
+        log.write(f"{address}\\n")
+    raise OSError(f"network is blocked: {address}")
+def connect(self, address):
+    if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        _note(address)
+    return _connect(self, address)
+def getaddrinfo(host, *args, **kwargs):
+    if host not in (None, "", "127.0.0.1", "::1", "localhost", "0.0.0.0"):
+        _note(host)
+    return _lookup(host, *args, **kwargs)
+socket.socket.connect, socket.getaddrinfo = connect, getaddrinfo
+open(os.environ["NETWORK_LOG"] + ".armed", "a").close()
+"""
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_frame(path):
+    notebook = nbformat.read(path, as_version=4)
+    prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    for word in ("本节目标", "你将学到", "前置与用时", "## 小结", "## 动手练习", "## 延伸阅读"):
+        assert word in prose, word
+    parameters = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(parameters) == 1
+    assert all(isinstance(node, ast.Assign) for node in ast.parse(parameters[0].source).body)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert len(cell.source.splitlines()) <= 15
+            assert not any(isinstance(node, ast.ClassDef | ast.FunctionDef) for node in ast.walk(ast.parse(cell.source)))
+            assert not [o for o in cell.outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert path.stat().st_size <= 400_000
+
+
+def test_eight_chapters():
+    assert [p.name[:2] for p in NOTEBOOKS] == [f"0{i}" for i in range(1, 9)]
+
+
+def test_an_unknown_parameter_is_refused(tmp_path):
+    result = subprocess.run([*RUNNER, "--scratch", tmp_path / "s", "-p", "RUNN=x"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2 and "RUNN" in result.stderr and "RUN" in result.stderr
+
+
+def test_an_error_hidden_in_a_widget_is_found():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("run_notebooks", PROJECT / "scripts" / "run_notebooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    outputs = [{"output_type": "error", "ename": "ValueError", "evalue": "hidden", "traceback": []}]
+    states = {"state": {"a": {"state": {"outputs": outputs}}, "b": {"state": {}}}}
+    notebook = nbformat.v4.new_notebook(metadata={"widgets": {"application/vnd.jupyter.widget-state+json": states}})
+    assert module.hidden_errors(notebook) == ["ValueError: hidden"]
+
+
+@pytest.mark.slow
+def test_all_notebooks_run_in_the_smoke_profile_without_network(tmp_path):
+    guard: Path = tmp_path / "guard"
+    guard.mkdir()
+    (guard / "sitecustomize.py").write_text(GUARD, encoding="utf-8")
+    log = tmp_path / "network.log"
+    environment = {**os.environ, "PYTHONPATH": str(guard), "NETWORK_LOG": str(log)}
+    scratch = tmp_path / "scratch"
+    result = subprocess.run([*RUNNER, "--profile", "smoke", "--scratch", scratch], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert Path(f"{log}.armed").exists()
+    assert not log.exists(), log.read_text()
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(scratch / "notebooks" / path.name, as_version=4)
+        assert all(c.execution_count for c in notebook.cells if c.cell_type == "code" and c.source.strip())
+        assert "papermill" not in notebook.metadata and not any("execution" in c.metadata for c in notebook.cells)
+    assert (scratch / "report" / "大作业报告.pdf").read_bytes().startswith(b"%PDF")
+    assert len(list(scratch.glob("*_大作业.zip"))) == 1
+    loss = nbformat.read(scratch / "notebooks" / "04_train_lora.ipynb", as_version=4)
+    assert any("image/png" in o.get("data", {}) for c in loss.cells if c.cell_type == "code" for o in c.outputs)
+    assert (scratch / "figures" / "loss.png").exists()
