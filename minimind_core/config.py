@@ -96,8 +96,8 @@ class Profile:
 
 PROFILES = {
     "smoke": Profile(1, 1024, 96, 6, TrainConfig(learning_rate=3e-3, validate_every=2), LoraConfig(rank=4, alpha=8)),
-    "default": Profile(3, 2048, None, None, TrainConfig(learning_rate=3e-3), LoraConfig()),
-    "full": Profile(6, 2048, None, None, TrainConfig(learning_rate=2e-3), LoraConfig(rank=32, alpha=64)),
+    "default": Profile(3, 1024, None, None, TrainConfig(learning_rate=2e-3), LoraConfig()),
+    "full": Profile(6, 1024, None, None, TrainConfig(learning_rate=2e-3), LoraConfig(rank=32, alpha=64)),
 }
 STOCK_LORA = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))  # stock MiniMind: square layers only
 
@@ -117,8 +117,8 @@ class Mix:
     """How often each part of the data is repeated in the training file: `15 × raw + 4 × identity` is music=15, identity=4."""
 
     music: int = 1
-    identity: int = 8
-    refusal: int = 2
+    identity: int = 6
+    refusal: int = 1
 
     def __post_init__(self) -> None:
         if min(self.music, self.identity, self.refusal) < 0 or self.music + self.identity + self.refusal == 0:

@@ -21,6 +21,11 @@ ROWS = {
     "ended": ("回答自己结束", "answer ended by itself"),
     "repetition": ("复读（越低越好）", "repetition (lower is better)"),
 }
+NOTES = (
+    "种子 {seed}，{trainable_parameters:,} 个可训练参数，训练 {minutes:.1f} 分钟（{cpu_count} 核 CPU）；括号里是题数和 95% Wilson 区间。",
+    "Seed {seed}, {trainable_parameters:,} trainable parameters, {minutes:.1f} minutes of training on {cpu_count} CPU cores; "
+    "counts and 95 % Wilson intervals in brackets.",
+)
 
 
 def table(root: Path, language: int) -> str:
@@ -33,12 +38,8 @@ def table(root: Path, language: int) -> str:
         cells = [f"{s['share']:.1%} ({s['right']}/{s['n']}, {s['low']:.1%}–{s['high']:.1%})" for s in scores]
         lines.append(f"| {labels[language]} | " + " | ".join(cells) + " |")
     run = results["main"]["run"]
-    lines.append("")
-    lines.append((
-        f"种子 {run['seed']}，{run['trainable_parameters']:,} 个可训练参数，训练 {run['train_seconds'] / 60:.1f} 分钟（{run['cpu_count']} 核 CPU）；括号里是题数和 95% Wilson 区间。",
-        f"Seed {run['seed']}, {run['trainable_parameters']:,} trainable parameters, {run['train_seconds'] / 60:.1f} minutes of training on {run['cpu_count']} CPU cores; counts and 95 % Wilson intervals in brackets.",
-    )[language])  # fmt: skip
-    return "\n".join(lines)
+    values = {"minutes": run["train_seconds"] / 60, **{key: run[key] for key in ("seed", "trainable_parameters", "cpu_count")}}
+    return "\n".join([*lines, "", NOTES[language].format(**values)])
 
 
 def fill(text: str, content: str) -> str:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -67,11 +68,19 @@ def test_a_leaked_question_is_refused():
 def test_mix_counts_and_seed_decide_the_training_file(workbook):
     one = mixing.build_splits(workbook)
     counts = workbook.mix
-    expected = len(one["music_qa_train"]) * counts.music + len(one["identity"]) * counts.identity + len(one["refusal"]) * counts.refusal
+    expected = (
+        len(mixing.raise_rare(one["music_qa_train"])) * counts.music + len(one["identity"]) * counts.identity + len(one["refusal"]) * counts.refusal
+    )
     assert len(one["train"]) == expected
     assert mixing.build_splits(workbook)["train"] == one["train"]
     other = mixing.build_splits(dataclasses.replace(workbook, seed=7))["train"]
     assert other != one["train"]
+
+
+def test_only_rare_attributes_are_repeated():
+    rows = [dialogue(f"{a}{s}", "答", attribute=a, subject=s) for a, n in (("常", 10), ("少", 9)) for s in map(str, range(n))]
+    counts = Counter(row.meta["attribute"] for row in mixing.raise_rare(rows))
+    assert counts == {"常": 10, "少": 18}
 
 
 def test_files_are_byte_identical_for_the_same_seed(workbook):

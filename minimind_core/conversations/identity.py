@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from minimind_core.config import Persona
 
 # question wordings by intent: (train, held out)
@@ -53,26 +55,40 @@ def refusal_answer(persona: Persona) -> str:
     return f"抱歉，这个我不知道，我只了解{persona.topic}。"
 
 
-# Invented and real subjects that facts.csv does not hold; filtered against it. The last ones are kept for the test.
+# Real and invented artists, some close to known names; every fifth is kept for the test.
 UNKNOWN_SUBJECTS = tuple(
     "赵明轩 钱思远 孙一鸣 李青禾 周子衿 吴晓棠 郑云帆 冯知夏 陈沐阳 褚天佑 卫星野 蒋南乔 沈默然 韩夕照 杨千帆 朱映雪 秦少白 许念安 何以宁 吕清风"
     " 张学友 刘德华 王菲 孙燕姿 蔡依林 陈奕迅 邓紫棋 梁静茹 张惠妹 李荣浩 毛不易 薛之谦 周深 李健 许嵩 汪苏泷 张杰 林宥嘉 萧敬腾 张信哲"
     " 周华健 任贤齐 伍佰 罗大佑 李宗盛 莫文蔚 刘若英 杨宗纬 胡彦斌 潘玮柏 周传雄 林志炫 陶大卫 周杰 林俊 王力 周杰明 林俊逸 王力平 陶吉".split()
-)  # fmt: skip
+)
+# Invented titles to train on are pairs of these; the test asks for other ones.
+TITLE_STARTS = "蓝色 北方 云上 南山 白色 橘子 秋天 黎明 无人 风吹 玻璃 远方 冬日 山海 海底 午后 长安 昨日 星空 夏夜".split()
+TITLE_ENDS = "的信 月台 旧事 海岸 唱片 麦田 之间 电话 来客 街角 列车 情书 约会 花园 梦境 时刻 恋人 旅行 雨季 回忆".split()
 UNKNOWN_TITLES = tuple(
-    f"《{title}》" for title in
-    "蓝色雨季 北方的信 云上的日子 南山旧事 白色月台 橘子海岸 第八封信 黎明之前 无人车站 风吹麦田 半夏 旧唱片机 玻璃晴雪 远方的船 冬日来客 山海之间"
-    " 夜航星 海底电话 没有名字的街 春天的列车 纸飞机 长安月色 昨日重现 灯火阑珊 未寄出的歌 青石巷 晚安地球 十七岁的雨 落日邮局 明信片".split()
-)  # fmt: skip
+    f"《{title}》"
+    for title in "第八封信 半夏 旧唱片机 玻璃晴雪 夜航星 没有名字的街 纸飞机 长安月色 灯火阑珊 未寄出的歌 青石巷 晚安地球 十七岁的雨 落日邮局 明信片 候鸟 雾里看桥"
+    " 第一班地铁 旧毛衣 晴朗的周末 木马 风筝与线 白鲸 小巷深处 同学录 七月流火 海边的你 单车少年 雪落无声 半张车票".split()
+)
 OFF_TOPIC = (
     "帮我写一段Python代码", "今天的股价是多少？", "明天天气怎么样", "一加一等于几？", "推荐一家餐厅", "法国的首都是哪里", "世界上最高的山是哪座？",
     "帮我订一张机票", "感冒了吃什么药？", "如何做红烧肉", "谁是美国总统？", "地球有多大", "给我讲讲量子力学", "现在几点了？", "帮我翻译一句英文",
     "今年高考作文题是什么", "怎么修电脑？", "最近有什么新闻", "写一首诗", "水的沸点是多少？", "太阳离我们多远", "帮我算一下房贷", "推荐一本小说",
-    "附近哪里有超市？", "怎么学好英语",
+    "附近哪里有超市？", "怎么学好英语", "中国有多少个省？", "怎样减肥最快", "三角形的内角和是多少", "谁写了红楼梦？", "长江有多长", "帮我改一下简历",
+    "怎么煮咖啡？", "牛顿第一定律是什么", "哪款手机值得买？", "猫为什么怕水", "奥运会几年一届？", "怎么办护照", "光速是多少？", "火锅底料怎么炒",
+    "帮我写请假条", "珠穆朗玛峰有多高？", "日本的货币叫什么", "电影票怎么退", "秦始皇是哪一年统一六国的？", "怎么养多肉植物", "头疼怎么办？",
+    "今天星期几", "帮我定个闹钟", "月亮为什么会发光？", "足球场有多大",
 )  # fmt: skip
-UNKNOWN_ATTRIBUTES = ("身高", "体重", "血型", "最喜欢的颜色", "手机号码", "最爱吃的菜", "家庭住址", "鞋码", "宠物的名字", "年收入")
+UNKNOWN_ATTRIBUTES = tuple(
+    "身高 体重 血型 手机号码 鞋码 年收入 家庭住址 宠物的名字 最喜欢的颜色 最爱吃的菜 车牌号 邮箱 视力 银行账号 小学老师 邻居 房子面积 梦想 最怕的动物 座右铭"
+    " 驾照 早餐 最好的朋友 作息时间 手表品牌 最爱的季节 发型师 司机 存款 微信号 腰围 秘书 最爱的饮料 睡眠时间 护照号码 保险公司 外号来历 幸运数字 高考分数 书房".split()
+)
 
 
 def held_out_part(items: tuple[str, ...], share: int = 5) -> tuple[list[str], list[str]]:
     """Every `share`-th item is kept for the test."""
     return [x for i, x in enumerate(items) if i % share != share - 1], list(items[share - 1 :: share])
+
+
+def invented_titles() -> list[str]:
+    """All pairs of title halves, in a fixed order."""
+    return [f"《{start}{end}》" for start, end in product(TITLE_STARTS, TITLE_ENDS)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Persona, Workbook
 from minimind_core.conversations import identity
-from minimind_core.conversations.questions import WORDINGS, fill, wordings_for
+from minimind_core.conversations.questions import GENERIC, WORDINGS, fill, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
@@ -46,36 +47,44 @@ def identity_rows(persona: Persona) -> Splits:
 
 
 def refusal_rows(facts: Sequence[Fact], persona: Persona, seed: int) -> Splits:
-    """Unknown artists, unknown songs, unknown attributes and off-topic requests, each with unseen subjects held out."""
+    """Unknown artists, titles and attributes and off-topic requests; the test asks about ones that are never taught."""
     rng = random.Random(seed)
     subjects = {fact.subject for fact in facts}
-    people = [s for s in sorted(subjects) if not s.startswith("《")]
-    people_attributes = sorted({f.attribute for f in facts if not f.subject.startswith("《")} & WORDINGS.keys())
-    title_attributes = sorted({f.attribute for f in facts if f.subject.startswith("《")} & WORDINGS.keys())
+    people = sorted(s for s in subjects if not s.startswith("《"))
+    asked = {title: sorted({f.attribute for f in facts if f.subject.startswith("《") == title} & WORDINGS.keys()) for title in (False, True)}
     answer = identity.refusal_answer(persona)
     splits: Splits = {"refusal": [], "refusal_test": []}
 
-    def add(kind: str, items: tuple[str, ...], questions_of) -> None:
-        for split, part in zip(splits, identity.held_out_part(items), strict=True):
-            for item in part:
-                for question in questions_of(item, split == "refusal_test"):
-                    splits[split].append(dialogue(question, answer, kind="refusal", reason=kind, expected="不知道"))
+    def add(reason: str, taught: Sequence[str], held_out: Sequence[str], ask: Callable[[str, bool], list[str]]) -> None:
+        for split, items in zip(splits, (taught, held_out), strict=True):
+            for item in items:
+                for question in ask(item, split == "refusal_test"):
+                    splits[split].append(dialogue(question, answer, kind="refusal", reason=reason, expected="不知道"))
 
-    def ask(attributes: list[str], count: int):
-        def questions(subject: str, held_out: bool) -> list[str]:
-            chosen = rng.sample(attributes, min(count, len(attributes)))
-            return [fill(rng.choice(wordings_for(a).held_out if held_out else wordings_for(a).train), subject, a) for a in chosen]
+    def about(subject: str, test: bool) -> list[str]:
+        title = subject.startswith("《")
+        chosen = rng.sample(asked[title], min(3, len(asked[title])))
+        return [fill(rng.choice(wordings_for(a).held_out if test else wordings_for(a).train), subject, a) for a in chosen]
 
-        return questions
+    def of_people(attribute: str, test: bool) -> list[str]:
+        return [fill(rng.choice(GENERIC.held_out if test else GENERIC.train), person, attribute) for person in people]
 
-    def of_people(attribute: str, held_out: bool) -> list[str]:
-        return [f"{person}的{attribute}是{'什么' if held_out else '多少'}？" for person in people]
-
-    add("artist", tuple(s for s in identity.UNKNOWN_SUBJECTS if s not in subjects), ask(people_attributes, 5))
-    add("title", tuple(s for s in identity.UNKNOWN_TITLES if s not in subjects), ask(title_attributes, 4))
-    add("attribute", identity.UNKNOWN_ATTRIBUTES, of_people)
-    add("off_topic", identity.OFF_TOPIC, lambda question, _: [question])
+    artists = tuple(s for s in identity.UNKNOWN_SUBJECTS if s not in subjects)
+    invented = [title for title in identity.invented_titles() if title not in subjects]
+    unseen = [title for title in identity.UNKNOWN_TITLES if title not in subjects]
+    known = {fact.attribute for fact in facts}
+    attributes = tuple(a for a in identity.UNKNOWN_ATTRIBUTES if a not in known)
+    add("artist", *identity.held_out_part(artists), about)
+    add("title", rng.sample(invented, min(120, len(invented))), unseen, about)
+    add("attribute", *identity.held_out_part(attributes), of_people)
+    add("off_topic", *identity.held_out_part(identity.OFF_TOPIC), lambda question, _: [question])
     return splits
+
+
+def raise_rare(rows: Sequence[Conversation], few: int = 10, times: int = 2) -> list[Conversation]:
+    """Repeat the rows of attributes that fewer than `few` subjects have: their answer form is seen too seldom otherwise."""
+    holders = Counter(attribute for attribute, _ in {(r.meta["attribute"], r.meta["subject"]) for r in rows})
+    return [row for row in rows for _ in range(times if holders[row.meta["attribute"]] < few else 1)]
 
 
 def build_splits(workbook: Workbook) -> Splits:
@@ -83,7 +92,7 @@ def build_splits(workbook: Workbook) -> Splits:
     facts = read_facts(workbook.facts)
     splits = {**music_rows(facts), **identity_rows(workbook.persona), **refusal_rows(facts, workbook.persona, workbook.seed)}
     parts = (("music_qa_train", workbook.mix.music), ("identity", workbook.mix.identity), ("refusal", workbook.mix.refusal))
-    mixed = [row for name, times in parts for row in splits[name] * times]
+    mixed = [row for name, times in parts for row in (raise_rare(splits[name]) if name.startswith("music") else splits[name]) * times]
     random.Random(workbook.seed).shuffle(mixed)
     splits["train"] = mixed
     check_no_leak(splits)

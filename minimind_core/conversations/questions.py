@@ -103,6 +103,19 @@ WORDINGS: dict[str, Wordings] = {
 }  # fmt: skip
 
 
+# Attributes whose value is a person.
+WHO = Wordings(
+    answer="{s}的{a}是{v}。",
+    train=(
+        "{s}的{a}是谁？", "{s}的{a}是哪位？", "请问{s}的{a}叫什么", "说说{s}的{a}是谁", "你知道{s}的{a}是谁吗？", "告诉我{s}的{a}。",
+        "我想知道{s}的{a}是谁", "谁是{s}的{a}？", "关于{s}，{a}是哪一位", "{s}的{a}叫啥名字",
+    ),
+    valid=("能讲讲{s}的{a}是谁吗",),
+    held_out=("查一下{s}的{a}是谁", "有人知道谁是{s}的{a}吗"),
+)  # fmt: skip
+WORDINGS |= dict.fromkeys(("母亲", "父亲", "妻子", "常合作的词人"), WHO)
+
+
 def wordings_for(attribute: str) -> Wordings:
     """The attribute's own wordings, or the generic ones."""
     return WORDINGS.get(attribute, GENERIC)
