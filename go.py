@@ -54,7 +54,7 @@ def set_up(extra: str) -> None:
 
 def main() -> None:
     """Run the task named on the command line."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036
         sys.exit("需要 Python 3.11 或更新的版本。")
     if len(sys.argv) < 2 or sys.argv[1] not in TASKS:
         print("用法：python3 go.py 任务 [参数]\n" + "\n".join(f"  {name:8}{task[0]}" for name, task in TASKS.items()))
