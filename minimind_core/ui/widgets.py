@@ -10,12 +10,13 @@ from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
+import torch
 from IPython.display import Code
 
-from minimind_core.config import LoraConfig, Workbook
+from minimind_core.config import LoraConfig, ModelConfig, Workbook
 from minimind_core.evaluation.generation import Decoding, generate, stream
-from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import add_lora, lora_parameter_count
+from minimind_core.modeling.minimind import MiniMind
 from minimind_core.training.runs import load_run
 
 
@@ -40,12 +41,13 @@ def detail_table(result: dict, suite: str) -> pd.DataFrame:
     return table.astype({"right": int, "n": int}).rename(columns={"right": "答对", "n": "题数", "share": "正确率"})
 
 
-def parameter_counts(workbook: Workbook, ranks: Sequence[int], targets: Sequence[str]) -> list[int]:
-    """Trainable parameters of an adapter on the base's shape, for each rank."""
+def parameter_counts(config: ModelConfig, ranks: Sequence[int], targets: Sequence[str]) -> list[int]:
+    """Trainable parameters of an adapter on a model of this shape, for each rank; nothing is allocated."""
     counts = []
-    for rank in ranks:
-        model = add_lora(load_base(workbook.base)[0], LoraConfig(rank=rank, alpha=rank, target_modules=tuple(targets)))
-        counts.append(lora_parameter_count(model))
+    with torch.device("meta"):
+        for rank in ranks:
+            model = add_lora(MiniMind(config), LoraConfig(rank=rank, alpha=rank, target_modules=tuple(targets)))
+            counts.append(lora_parameter_count(model))
     return counts
 
 
