@@ -22,7 +22,11 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 TASKS: dict[str, tuple[str, str, list[list[str]]]] = {
     "setup": ("只安装环境", "", []),
     "lab": ("打开 JupyterLab", "", [["-m", "jupyterlab", "notebooks"]]),
-    "report": ("运行全部笔记本，生成 PDF 报告和压缩包", "", [["scripts/run_notebooks.py"], ["-m", "minimind_core.cli", "submit"]]),
+    "report": (
+        "运行全部笔记本，生成 PDF 报告和压缩包",
+        "",
+        [["scripts/run_notebooks.py"], ["scripts/update_readme.py"], ["-m", "minimind_core.cli", "submit"]],
+    ),
     "smoke": ("用极小的设置试跑全部笔记本", "", [["scripts/run_notebooks.py", "--profile", "smoke", "--scratch", "runs/smoke"]]),
     "test": ("运行测试", "test", [["-m", "pytest"]]),
     "lint": ("检查代码风格", "lint", [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."]]),

@@ -13,7 +13,7 @@ from minimind_core.reporting.document import REPORT_NAME
 from minimind_core.training.runs import run_folder
 
 VIDEO = "运行示例.mp4"
-CODE = ("minimind_core", "notebooks", "scripts", "weights/base", "tests", "report/report.typ", "report/results", "dataset")
+CODE = ("minimind_core", "notebooks", "scripts", "weights/base", "tests", "report/report.typ", "report/results", "dataset", "figures")
 CODE_FILES = ("go.py", "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md", "CHANGELOG.md", "LICENSE")
 SKIPPED = ("__pycache__", ".ipynb_checkpoints")
 EPOCH = (2026, 1, 1, 0, 0, 0)  # fixed file time: the same content gives the same zip
@@ -50,7 +50,7 @@ def collect(workbook: Workbook, run: str) -> dict[str, Path | str]:
             raise WorkbookError(f"{path}: 还没有这个文件，不能打包。请先运行 {remedy}。")
     entries: dict[str, Path | str] = {REPORT_NAME: report, "README.txt": readme_text(workbook, run)}
     for name in (*CODE_FILES, *CODE):
-        own = workbook.root / name if name.startswith(("report", "dataset")) else code / name
+        own = workbook.root / name if name.startswith(("report", "dataset", "figures")) else code / name
         for path in sorted(own.rglob("*")) if own.is_dir() else [own]:
             if path.is_file() and not set(path.parts) & set(SKIPPED) and not path.name.startswith("."):
                 relative = path.relative_to(workbook.root if path.is_relative_to(workbook.root) else code)
