@@ -44,7 +44,7 @@ def table(root: Path, language: int) -> str:
 
 def fill(text: str, content: str) -> str:
     """Put the table between its two markers."""
-    filled, count = re.subn(r"(<!-- results -->\n).*?(\n<!-- /results -->)", lambda m: m[1] + content + m[2], text, flags=re.DOTALL)
+    filled, count = re.subn(r"(<!-- results -->\n).*?(<!-- /results -->)", lambda m: f"{m[1]}{content}\n{m[2]}", text, flags=re.DOTALL)
     if count != 1:
         raise WorkbookError("README 里应恰好有一对 <!-- results --> 标记。请恢复它们。")
     return filled

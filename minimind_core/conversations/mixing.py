@@ -70,12 +70,12 @@ def refusal_rows(facts: Sequence[Fact], persona: Persona, seed: int) -> Splits:
         return [fill(rng.choice(GENERIC.held_out if test else GENERIC.train), person, attribute) for person in people]
 
     artists = tuple(s for s in identity.UNKNOWN_SUBJECTS if s not in subjects)
-    invented = [title for title in identity.invented_titles() if title not in subjects]
+    strange = [*identity.OTHER_SONGS, *rng.sample(identity.invented_titles(), 80)]
     unseen = [title for title in identity.UNKNOWN_TITLES if title not in subjects]
     known = {fact.attribute for fact in facts}
     attributes = tuple(a for a in identity.UNKNOWN_ATTRIBUTES if a not in known)
     add("artist", *identity.held_out_part(artists), about)
-    add("title", rng.sample(invented, min(120, len(invented))), unseen, about)
+    add("title", [title for title in strange if title not in subjects and title not in unseen], unseen, about)
     add("attribute", *identity.held_out_part(attributes), of_people)
     add("off_topic", *identity.held_out_part(identity.OFF_TOPIC), lambda question, _: [question])
     return splits

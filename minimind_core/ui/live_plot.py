@@ -12,7 +12,7 @@ from minimind_core.reporting.figures import loss_figure, save_figure
 from minimind_core.training.runs import Run
 from minimind_core.training.trainer import StepRecord
 
-REDRAW_SECONDS = 1.0
+REDRAW_SECONDS = 4.0  # drawing takes a quarter of a second of the processor that is training
 
 
 def describe(record: StepRecord) -> str:
@@ -26,7 +26,7 @@ def describe(record: StepRecord) -> str:
 
 
 class LivePlot:
-    """Redraws the figure in place, at most once a second; outside a notebook nothing is drawn."""
+    """Redraws the figure in place, every few seconds; outside a notebook nothing is drawn."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
