@@ -67,8 +67,8 @@ def scores_figure(results: dict[str, dict]) -> Figure:
         shares = [100 * s["share"] for s in scores]
         spread = [[100 * (s["share"] - s["low"]) for s in scores], [100 * (s["high"] - s["share"]) for s in scores]]
         axes.bar(places, shares, width * 0.92, yerr=spread, capsize=3, label=name, color=colours[index % 4])
-        for x, share in zip(places, shares, strict=True):
-            axes.text(x, min(share, 100) + 4, f"{share:.0f}", ha="center", fontsize=8)
+        for x, share, score in zip(places, shares, scores, strict=True):
+            axes.text(x, 100 * score["high"] + 2, f"{share:.0f}", ha="center", fontsize=8)
     axes.set(ylabel="答对的比例（%）", ylim=(0, 114), xticks=range(len(SUITES)))
     axes.set_xticklabels([label.replace("（", "\n（") for label in SUITES.values()])
     axes.legend(frameon=False, ncols=len(results), loc="upper left", bbox_to_anchor=(0, 1.13))
