@@ -1,13 +1,14 @@
 """Set up and run one task with nothing but Python: `python3 go.py report` (Linux, macOS, Windows).
 
-The first call makes .venv and installs what the task needs; later calls start at once. Set MINIMIND_TORCH_INDEX to a
-wheel index address to choose another build of torch (for example one with CUDA).
+The first call makes .venv and installs what the task needs; later calls start at once. MINIMIND_TORCH_INDEX names
+another wheel index for torch (for example one with CUDA); it counts when .venv is first made.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -49,9 +50,14 @@ def set_up(extra: str) -> None:
         return
     print("正在准备环境（只有第一次需要，约 1–3 分钟）……", flush=True)
     if not PYTHON.exists():
-        venv.create(VENV, with_pip=True)
+        try:
+            venv.create(VENV, with_pip=True)
+        except (OSError, subprocess.CalledProcessError):
+            shutil.rmtree(VENV, ignore_errors=True)
+            sys.exit("无法建立虚拟环境：Debian、Ubuntu 请先运行 sudo apt install python3-venv；也请检查磁盘空间和写入权限。")
     index = os.environ.get("MINIMIND_TORCH_INDEX")
-    run(PYTHON, "-m", "pip", "install", "-q", *(["--index-url", index] if index else []), "-c", "constraints.txt", "torch")
+    source = ["--index-url", index] if index else ["-c", "constraints.txt"]  # an index of its own has its own versions
+    run(PYTHON, "-m", "pip", "install", "-q", *source, "torch")
     run(PYTHON, "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", f".[{extra}]" if extra else ".")
     stamp.write_text(wanted)
 

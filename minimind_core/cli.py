@@ -96,7 +96,11 @@ def read_questions(path: Path) -> list[list[dict[str, str]]]:
     if not path.is_file():
         raise WorkbookError(f"{path}: 找不到问题文件。请每行写一个问题。")
     dialogues = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WorkbookError(f"{path}: 不是 UTF-8 编码。请另存为 UTF-8。") from error
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         if not line.lstrip().startswith("{"):
@@ -108,7 +112,10 @@ def read_questions(path: Path) -> list[list[dict[str, str]]]:
             messages = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in turns]
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise WorkbookError(f"{path}:{number}: 应是一个问题，或含 question / conversations 的 JSON（{error!r}）。请改正这一行。") from error
-        dialogues.append(messages if messages[-1]["role"] == "user" else messages[:-1])
+        messages = messages if messages[-1]["role"] == "user" else messages[:-1]
+        if not messages or messages[-1]["role"] != "user":
+            raise WorkbookError(f"{path}:{number}: 这段对话里没有要回答的 user 消息。请改正这一行。")
+        dialogues.append(messages)
     return dialogues
 
 
@@ -173,6 +180,14 @@ def submit(workbook: Workbook, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def temperature(text: str) -> float:
+    """A number from 0 to 5."""
+    value = float(text)
+    if not 0 <= value <= 5:
+        raise argparse.ArgumentTypeError("应在 0 到 5 之间")
+    return value
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All verbs and their options."""
     parser = argparse.ArgumentParser(prog="minimind", description="MiniMind LoRA 工作簿")
@@ -203,8 +218,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub = verb("ask", ask, "回答一个文件里的问题，输出 JSONL")
     sub.add_argument("--questions", type=Path, required=True, help="每行一个问题，或 JSONL")
     sub.add_argument("--out", type=Path, help="输出文件（默认打印）")
-    sub.add_argument("--max-new-tokens", type=int, default=64, help="每个回答最多多少词元")
-    verb("chat", chat, "在终端里对话").add_argument("--temperature", type=float, default=0.0, help="0 为贪心")
+    sub.add_argument("--max-new-tokens", type=int, choices=range(1, 513), metavar="1–512", default=64, help="每个回答最多多少词元")
+    verb("chat", chat, "在终端里对话").add_argument("--temperature", type=temperature, default=0.0, help="0 为贪心，越大越随机")
     verb("report", report, "生成 PDF 报告")
     verb("submit", submit, "打包要提交的 zip")
     return parser

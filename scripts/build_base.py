@@ -60,7 +60,7 @@ def plan(name: str) -> list[Stage]:
 
 def prepare(corpus: Path, work: Path, stages: list[Stage]) -> None:
     """Write the tokenizer and each stage's packed rows, unless they are there."""
-    if all((work / f"stage{i}.npy").exists() for i in range(len(stages))):
+    if all((work / name).exists() for name in ("held_out.json", *(f"stage{i}.npy" for i in range(len(stages))))):
         return
     documents = list(pretraining.read_corpus(corpus))
     print(f"{len(documents)} documents after filtering", flush=True)

@@ -110,8 +110,7 @@ def run_all(arguments: argparse.Namespace) -> None:
     unknown = parameters.keys() - set().union(*known.values())
     if unknown or not paths:
         raise WorkbookError(f"没有笔记本认识参数 {'、'.join(unknown) or arguments.only}。可用：{'、'.join(sorted(set().union(*known.values())))}。")
-    if arguments.profile:
-        parameters.setdefault("PROFILE", arguments.profile)
+    parameters.setdefault("PROFILE", arguments.profile or load_workbook(PROJECT).profile)
     root = make_scratch(arguments.scratch) if arguments.scratch else PROJECT
     for path in paths:
         started = time.monotonic()

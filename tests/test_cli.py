@@ -167,3 +167,40 @@ def test_a_killed_run_resumes_to_the_same_adapter_and_log(trained):
     assert (folder / "adapter.safetensors").read_bytes() == (trained / "runs" / "main" / "adapter.safetensors").read_bytes()
     rows = [read_metrics(trained / "runs" / name / "metrics.csv") for name in ("killed", "main")]
     assert [[r["step"], r["loss"]] for r in rows[0]] == [[r["step"], r["loss"]] for r in rows[1]]
+
+
+def test_resuming_nothing_and_the_name_base_are_refused(trained, capsys):
+    before = (trained / "runs" / "main" / "adapter.safetensors").read_bytes()
+    assert run(trained, "train", "--resume") == 2
+    assert "没有中断的训练" in capsys.readouterr().err
+    assert run(trained, "train", "--run", "base") == 2
+    assert (trained / "runs" / "main" / "adapter.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_of_the_last_step_still_becomes_an_adapter(trained):
+    from minimind_core.config import load_workbook
+    from minimind_core.training import trainer
+    from minimind_core.training.runs import prepare_run
+
+    folder = trained / "runs" / "late"
+    late = prepare_run(load_workbook(trained), "late")
+    list(trainer.train(late.model, late.source, late.profile.train, checkpoint=folder / "checkpoint.pt"))
+    (folder / "run.json").write_text(json.dumps({**late.settings, "status": "running"}), encoding="utf-8")
+    assert run(trained, "train", "--run", "late", "--resume") == 0
+    assert (folder / "adapter.safetensors").read_bytes() == (trained / "runs" / "main" / "adapter.safetensors").read_bytes()
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"] == "finished"
+
+
+def test_files_in_another_encoding_are_named(project, capsys):
+    path = project / "dataset" / "facts.csv"
+    path.write_bytes(FACTS.encode("gb18030"))
+    assert run(project, "build-dataset") == 2
+    assert "CSV UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ['{"conversations": [{"role": "system", "content": "x"}]}', '{"conversations": []}'])
+def test_a_dialogue_without_a_question_is_refused(project, capsys, line):
+    path = project / "q.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+    assert run(project, "ask", "--run", "base", "--questions", path) == 2
+    assert f"{path}:1:" in capsys.readouterr().err

@@ -184,3 +184,9 @@ def test_conversation_needs_alternating_roles():
     turns = [{"role": r, "content": "x"} for r in ("user", "user", "assistant", "assistant")]
     with pytest.raises(ValueError, match="交替"):
         Conversation.model_validate({"conversations": turns})
+
+
+def test_a_topic_without_wordings_of_its_own_still_gets_refusals_of_unknown_subjects(workbook):
+    facts = [Fact(f"对象{i}", "颜色", "红", "https://example.org", "2026-01-01") for i in range(3)]
+    rows = mixing.refusal_rows(facts, workbook.persona, 1)
+    assert all({"artist", "attribute", "off_topic"} <= {r.meta["reason"] for r in part} for part in rows.values())

@@ -12,6 +12,11 @@ def test_equal_writings(first, second):
     assert normalize(first) == normalize(second)
 
 
+def test_numbers_stay_whole():
+    assert normalize("3.5") != normalize("35")
+    assert not is_right("共15首", "5首") and is_right("共5首。", "5首")
+
+
 def test_different_dates_stay_different():
     assert normalize("1979年1月18日") != normalize("1979年11月8日")
 

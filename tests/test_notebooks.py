@@ -21,7 +21,7 @@ def _note(address):
         log.write(f"{address}\\n")
     raise OSError(f"network is blocked: {address}")
 def connect(self, address):
-    if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+    if self.family != getattr(socket, "AF_UNIX", None) and address[0] not in ("127.0.0.1", "::1", "localhost"):
         _note(address)
     return _connect(self, address)
 def getaddrinfo(host, *args, **kwargs):

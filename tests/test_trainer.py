@@ -1,4 +1,5 @@
 import itertools
+import signal
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from conftest import TINY, random_model
 from minimind_core.config import LoraConfig, TrainConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.modeling.lora import add_lora, lora_state
+from minimind_core.training import trainer
 from minimind_core.training.optimizers import orthogonalize, rate_factor
 from minimind_core.training.trainer import IGNORE, Batch, train
 
@@ -105,3 +107,26 @@ def test_orthogonalized_updates_have_singular_values_near_one(shape):
 
 def test_tiny_config_is_tiny():
     assert sum(p.numel() for p in random_model(TINY).parameters()) < 300_000
+
+
+def test_an_interrupt_inside_a_step_waits_for_its_end(tmp_path, monkeypatch):
+    """Ctrl-C while the optimizer is writing: the step ends, is reported and saved, and a resume gives the same bits."""
+    whole = adapter()
+    real, calls = trainer.update, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(trainer, "update", interrupted)
+    model, records = add_lora(random_model(), LoraConfig(rank=2, alpha=4)), []
+    with pytest.raises(KeyboardInterrupt):
+        for record in train(model, source(), CONFIG, checkpoint=tmp_path / "c.pt"):
+            records.append(record)
+    assert [r.step for r in records] == [1, 2, 3]
+    monkeypatch.undo()
+    again = add_lora(random_model(), LoraConfig(rank=2, alpha=4))
+    assert [r.step for r in train(again, source(), CONFIG, checkpoint=tmp_path / "c.pt")] == [4, 5, 6, 7, 8]
+    assert same(lora_state(again), whole)

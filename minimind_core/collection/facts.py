@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,11 @@ def read_facts(path: Path) -> list[Fact]:
     """Read and check facts.csv; the first problem is reported with its line."""
     if not path.is_file():
         raise WorkbookError(f"{path}: 找不到事实表。请检查 workbook.toml 的 [data] facts，或先运行 minimind collect。")
-    with path.open(encoding="utf-8-sig", newline="") as lines:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WorkbookError(f"{path}: 不是 UTF-8 编码。用 Excel 保存时请选“CSV UTF-8”。") from error
+    with io.StringIO(text, newline="") as lines:
         reader = csv.DictReader(lines)
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise WorkbookError(f"{path}:1: 表头应为 {','.join(COLUMNS)}，实际为 {','.join(reader.fieldnames or ())}。")

@@ -51,7 +51,10 @@ def refusal_rows(facts: Sequence[Fact], persona: Persona, seed: int) -> Splits:
     rng = random.Random(seed)
     subjects = {fact.subject for fact in facts}
     people = sorted(s for s in subjects if not s.startswith("《"))
-    asked = {title: sorted({f.attribute for f in facts if f.subject.startswith("《") == title} & WORDINGS.keys()) for title in (False, True)}
+    asked = {}
+    for title in (False, True):
+        named = {f.attribute for f in facts if f.subject.startswith("《") == title}
+        asked[title] = sorted(named & WORDINGS.keys() or named)  # attributes with natural wordings where there are any
     answer = identity.refusal_answer(persona)
     splits: Splits = {"refusal": [], "refusal_test": []}
 

@@ -129,6 +129,14 @@ def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decodi
     return list(zip(answers, ended, strict=True))
 
 
+def fitting_prompt(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> list[int]:
+    """The prompt's ids, its beginning cut off where prompt and answer would not fit the rotary table."""
+    room = model.config.max_positions - decoding.max_new_tokens
+    if room < 1:
+        raise ValueError(f"max_new_tokens must be below {model.config.max_positions}")
+    return encode_prompt(tokenizer, messages)[-room:]
+
+
 def generate(
     model: MiniMind,
     tokenizer: Tokenizer,
@@ -139,9 +147,7 @@ def generate(
 ) -> list[Answer]:
     """Answer every dialogue (its last message is the user's), in order; `report` gets the number just finished."""
     decoding = decoding or Decoding()
-    room = model.config.max_positions - decoding.max_new_tokens
-    prompts = [encode_prompt(tokenizer, messages) for messages in dialogues]
-    prompts = [p if len(p) <= room else p[-room:] for p in prompts]
+    prompts = [fitting_prompt(model, tokenizer, messages, decoding) for messages in dialogues]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
@@ -155,7 +161,7 @@ def generate(
 @torch.no_grad()
 def stream(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> Iterator[str]:
     """The growing answer of one dialogue, after every token."""
-    session = Session(model, [encode_prompt(tokenizer, messages)], decoding)
+    session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding)
     ids: list[int] = []
     for _ in range(decoding.max_new_tokens):
         token = session.next()

@@ -15,7 +15,8 @@ def normalize(text: str) -> str:
     """Fold full width, case, spaces, book-title marks, punctuation and zero-padded dates: 1979年01月18日 = 1979-01-18."""
     text = unicodedata.normalize("NFKC", text).lower()
     text = re.sub(r"(\d{4})\s*[年./-]\s*0?(\d{1,2})\s*[月./-]\s*0?(\d{1,2})\s*日?", r"\1年\2月\3日", text)
-    return re.sub(r"[\s《》“”\"'‘’·.,，。、！!？?：:;；()（）-]", "", text)
+    text = re.sub(r"(?<!\d)[.-]|[.-](?!\d)", "", text)  # between digits a point or hyphen is part of a number
+    return re.sub(r"[\s《》“”\"'‘’·,，。、！!？?：:;；()（）]", "", text)
 
 
 def refuses(answer: str) -> bool:
@@ -32,7 +33,8 @@ def is_right(answer: str, expected: str, others: Sequence[str] = (), subject: st
     text, wanted = normalize(answer), normalize(expected)
     if subject:
         text = text.replace(normalize(subject), "#", 1)
-    if wanted not in text or refuses(answer):
+    start, end = (r"(?<!\d)" if wanted[:1].isdigit() else ""), (r"(?!\d)" if wanted[-1:].isdigit() else "")
+    if not re.search(start + re.escape(wanted) + end, text) or refuses(answer):
         return False
     rivals = {normalize(other) for other in others} - {wanted, ""}
     longer = [rival for rival in rivals if wanted in rival]

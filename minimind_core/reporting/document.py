@@ -34,7 +34,7 @@ def dataset_statistics(workbook: Workbook) -> dict[str, Any]:
         "rows": {name: len(rows) for name, rows in splits.items()},
         "facts": len(exposures),
         "attributes": dict(attributes.most_common()),
-        "kinds": dict(Counter(row.meta["kind"] for row in splits["train"])),
+        "kinds": dict(Counter(row.meta.get("kind", "") for row in splits["train"])),
         "exposures_per_epoch": {"least": min(exposures.values(), default=0), "most": max(exposures.values(), default=0)},
         "answer_characters": sum(len(row.answer) for row in splits["train"]),
     }
@@ -46,7 +46,7 @@ def sample_rows(workbook: Workbook) -> list[dict[str, str]]:
     """One training row of each kind, as the file holds it."""
     rows: dict[str, Conversation] = {}
     for row in read_conversations(dataset_file(workbook, "train")):
-        rows.setdefault(row.meta["kind"], row)
+        rows.setdefault(row.meta.get("kind", ""), row)
     return [{"kind": kind, "question": rows[kind].question, "answer": rows[kind].answer} for kind in ("music", "identity", "refusal") if kind in rows]
 
 

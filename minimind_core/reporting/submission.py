@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def collect(workbook: Workbook, run: str) -> dict[str, Path | str]:
 def build_submission(workbook: Workbook, run: str = "main") -> tuple[Path, list[str]]:
     """Write TEAM_大作业.zip; returns its path and what a grader would miss."""
     entries = collect(workbook, run)
-    target = workbook.root / f"{workbook.persona.team}_大作业.zip"
+    team = re.sub(r"[^\w-]", "_", workbook.persona.team)  # a slash or colon has no place in a file name
+    target = workbook.root / f"{team}_大作业.zip"
     with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in entries.items():
             data = content.encode() if isinstance(content, str) else content.read_bytes()

@@ -99,7 +99,7 @@ def copy_exercises(documents: Sequence[Document], count: int, seed: int) -> list
     """Requests to repeat a phrase, made from prose: they teach the base to copy rare names from its context."""
     rng = random.Random(seed)
     exercises = []
-    for document in rng.choices([d for d in documents if d.group == "prose"], k=count):
+    for document in rng.choices([d for d in documents if d.group == "prose" and not d.held_out], k=count):
         phrase = rng.choice(re.split(r"[，。！？；：\n]", document.text))[: rng.randint(2, 30)].strip() or "你好"
         turns = [
             {"role": "user", "content": rng.choice(COPY_REQUESTS).format(phrase)},

@@ -83,19 +83,22 @@ class Run:
 
     def train(self) -> Iterator[StepRecord]:
         """Train, or go on after an interruption, yielding each step; ends with the adapter on disk."""
+        if not self.checkpoint.exists():  # an older adapter must not be taken for this run's
+            (self.folder / "adapter.safetensors").unlink(missing_ok=True)
         write_json(self.folder / "run.json", {**self.settings, "status": "running"})
         previous = read_metrics(self.folder / "metrics.csv") if self.checkpoint.exists() else []
-        record = None
+        record, seconds, finished = None, 0.0, False
         try:
             for record in train(self.model, self.source, self.profile.train, validation=self.validation, checkpoint=self.checkpoint):
                 log_step(self.folder / "metrics.csv", record, previous)
-                previous = None
+                previous, seconds = None, record.seconds
                 yield record
+            finished = True
         finally:
-            if record:
-                finished = record.step == record.total_steps
+            if record or finished:  # no record: the checkpoint already held the last step
+                seconds = seconds or float(previous[-1]["seconds"] if previous else 0)
                 save_adapter(self.folder / "adapter.safetensors", self.model, self.profile.lora)
-                outcome = {"status": "finished" if finished else "interrupted", "train_seconds": record.seconds}
+                outcome = {"status": "finished" if finished else "interrupted", "train_seconds": seconds}
                 write_json(self.folder / "run.json", {**self.settings, **outcome})
         self.checkpoint.unlink(missing_ok=True)
 
@@ -108,6 +111,8 @@ class Run:
 def prepare_run(workbook: Workbook, name: str, profile_name: str | None = None, *, resume: bool = False, data: Path | None = None) -> Run:
     """Load base and data and add the adapter; with `resume` the checkpoint of an interrupted run is kept."""
     run_folder(workbook, name)  # refuses an unusable name before anything is loaded
+    if name == "base":
+        raise WorkbookError("运行名 base 留给基座模型。请换一个运行名。")
     profile_name = profile_name or workbook.profile
     profile = PROFILES[profile_name]
     profile = replace(profile, train=replace(profile.train, seed=workbook.seed), lora=replace(profile.lora, seed=workbook.seed))
@@ -131,6 +136,8 @@ def prepare_run(workbook: Workbook, name: str, profile_name: str | None = None, 
     run = Run(workbook, name, profile, model, tokenizer, source, [make_batch(watched_rows, 0)], settings)
     if run.checkpoint.exists():
         check_resumable(run, resume)
+    elif resume:
+        raise WorkbookError(f"{run.folder}: 没有中断的训练可以继续（已训练完，或运行名不对）。要重新训练请去掉 --resume。")
     return run
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +85,12 @@ class Progress:
     mean_loss: float = math.nan
     seconds: float = 0.0
 
+    def after(self, loss: float, tokens: int, seconds: float) -> Progress:
+        """Progress one step later."""
+        blend = max(1 / (self.step + 1), 1 / 50)
+        mean = loss if self.step == 0 else self.mean_loss + blend * (loss - self.mean_loss)
+        return Progress(self.step + 1, self.tokens + tokens, mean, self.seconds + seconds)
+
 
 def save_checkpoint(path: Path, model: nn.Module, optimizers: list, progress: Progress) -> None:
     """Write weights, optimizer state and progress; the old file stays until the new one is whole."""
@@ -130,22 +139,21 @@ def train(
     save = lambda: checkpoint and save_checkpoint(checkpoint, model, optimizers, progress)
     try:
         for step in range(progress.step, len(source)):
-            started = time.monotonic()
-            model.train()
-            factor = rate_factor(step, len(source), config)
-            batches = source[step]
-            loss, count = update(model, batches, optimizers, factor, config, hidden)
-            elapsed = time.monotonic() - started
-            blend = max(1 / (step + 1), 1 / 50)
-            running = loss if step == 0 else progress.mean_loss + blend * (loss - progress.mean_loss)
-            progress = Progress(step + 1, progress.tokens + count, running, progress.seconds + elapsed)
-            due = progress.step % config.validate_every == 0 or progress.step == len(source)
-            valid = mean_loss(model, validation) if validation and due else None
-            computed = sum(int((b.tokens != 0).sum()) for b in batches)
+            with held_interrupts() as waiting:
+                started = time.monotonic()
+                factor = rate_factor(step, len(source), config)
+                batches = source[step]
+                loss, count = update(model, batches, optimizers, factor, config, hidden)
+                progress = progress.after(loss, count, elapsed := time.monotonic() - started)
+                due = progress.step % config.validate_every == 0 or progress.step == len(source)
+                valid = mean_loss(model, validation) if validation and due else None
+                computed = sum(int((b.tokens != 0).sum()) for b in batches)
             yield StepRecord(
-                progress.step, len(source), progress.tokens, loss, running, valid,
+                progress.step, len(source), progress.tokens, loss, progress.mean_loss, valid,
                 config.learning_rate * factor, computed / elapsed, progress.seconds,
             )  # fmt: skip
+            if waiting:
+                raise KeyboardInterrupt
             if time.monotonic() - saved_at > config.checkpoint_seconds:
                 save()
                 saved_at = time.monotonic()
@@ -158,6 +166,7 @@ def update(model: MiniMind, batches: list[Batch], optimizers: list, factor: floa
     count = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
     if count == 0:
         raise WorkbookError("这一批数据里没有任何需要学习的回答词元。请用 minimind doctor 检查数据文件里的空回答。")
+    model.train()
     total = 0.0
     for batch in batches:
         loss, _ = batch_loss(model, batch, hidden)
@@ -174,3 +183,17 @@ def update(model: MiniMind, batches: list[Batch], optimizers: list, factor: floa
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return total / count, count
+
+
+@contextmanager
+def held_interrupts() -> Iterator[list]:
+    """Collect Ctrl-C in a list until the block has ended, so that no checkpoint can hold half a step."""
+    waiting: list = []
+    if threading.current_thread() is not threading.main_thread():
+        yield waiting
+        return
+    previous = signal.signal(signal.SIGINT, lambda *_: waiting.append(True))
+    try:
+        yield waiting
+    finally:
+        signal.signal(signal.SIGINT, previous or signal.default_int_handler)

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib import pyplot as plt
 
 from minimind_core.reporting.figures import loss_figure, save_figure
-from minimind_core.training.runs import Run
+from minimind_core.training.runs import Run, read_metrics
 from minimind_core.training.trainer import StepRecord
 
 REDRAW_SECONDS = 4.0  # drawing takes a quarter of a second of the processor that is training
@@ -64,5 +64,5 @@ def train_with_plot(run: Run, lines: int = 12) -> None:
     except KeyboardInterrupt:
         print("已停止：进度已保存，可用 resume=True 继续。")
     if plot.rows:
-        path = save_figure(loss_figure(plot.rows), run.workbook, "loss")
-        print(f"曲线已保存到 {path.relative_to(run.workbook.root)}")
+        path = save_figure(loss_figure(read_metrics(run.folder / "metrics.csv")), run.workbook, "loss")
+        print(f"曲线已保存到 {path.relative_to(run.workbook.root).as_posix()}")
