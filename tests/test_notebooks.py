@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, load_script
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 RUNNER = [sys.executable, str(PROJECT / "scripts" / "run_notebooks.py")]
@@ -60,11 +60,7 @@ def test_an_unknown_parameter_is_refused(tmp_path):
 
 
 def test_an_error_hidden_in_a_widget_is_found():
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("run_notebooks", PROJECT / "scripts" / "run_notebooks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("run_notebooks")
     outputs = [{"output_type": "error", "ename": "ValueError", "evalue": "hidden", "traceback": []}]
     states = {"state": {"a": {"state": {"outputs": outputs}}, "b": {"state": {}}}}
     notebook = nbformat.v4.new_notebook(metadata={"widgets": {"application/vnd.jupyter.widget-state+json": states}})

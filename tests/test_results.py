@@ -1,10 +1,9 @@
 """What README and report say comes from report/results, and the shipped run is really better than the base."""
 
-import importlib.util
 import json
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, load_script
 
 from minimind_core.evaluation.metrics import wilson
 
@@ -17,9 +16,7 @@ def load(name: str):
 
 @pytest.mark.parametrize(("name", "language"), [("README.md", 0), ("README_en.md", 1)])
 def test_readme_table_is_made_from_the_results(name, language):
-    spec = importlib.util.spec_from_file_location("update_readme", PROJECT / "scripts" / "update_readme.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("update_readme")
     text = (PROJECT / name).read_text(encoding="utf-8")
     assert module.fill(text, module.table(PROJECT, language)) == text
 

@@ -71,6 +71,7 @@ OTHER_SONGS = tuple(
 )
 TITLE_STARTS = "蓝色 北方 云上 南山 白色 橘子 秋天 黎明 无人 风吹 玻璃 远方 冬日 山海 海底 午后 长安 昨日 星空 夏夜".split()
 TITLE_ENDS = "的信 月台 旧事 海岸 唱片 麦田 之间 电话 来客 街角 列车 情书 约会 花园 梦境 时刻 恋人 旅行 雨季 回忆".split()
+INVENTED_TITLES = tuple(f"《{start}{end}》" for start, end in product(TITLE_STARTS, TITLE_ENDS))
 UNKNOWN_TITLES = tuple(
     f"《{title}》"
     for title in "第八封信 半夏 旧唱片机 玻璃晴雪 夜航星 没有名字的街 纸飞机 长安月色 灯火阑珊 未寄出的歌 青石巷 晚安地球 十七岁的雨 落日邮局 明信片 候鸟 雾里看桥"
@@ -94,8 +95,3 @@ UNKNOWN_ATTRIBUTES = tuple(
 def held_out_part(items: tuple[str, ...], share: int = 5) -> tuple[list[str], list[str]]:
     """Every `share`-th item is kept for the test."""
     return [x for i, x in enumerate(items) if i % share != share - 1], list(items[share - 1 :: share])
-
-
-def invented_titles() -> list[str]:
-    """All pairs of title halves, in a fixed order."""
-    return [f"《{start}{end}》" for start, end in product(TITLE_STARTS, TITLE_ENDS)]

@@ -73,7 +73,7 @@ def refusal_rows(facts: Sequence[Fact], persona: Persona, seed: int) -> Splits:
         return [fill(rng.choice(GENERIC.held_out if test else GENERIC.train), person, attribute) for person in people]
 
     artists = tuple(s for s in identity.UNKNOWN_SUBJECTS if s not in subjects)
-    strange = [*identity.OTHER_SONGS, *rng.sample(identity.invented_titles(), 80)]
+    strange = [*identity.OTHER_SONGS, *rng.sample(identity.INVENTED_TITLES, 80)]
     unseen = [title for title in identity.UNKNOWN_TITLES if title not in subjects]
     known = {fact.attribute for fact in facts}
     attributes = tuple(a for a in identity.UNKNOWN_ATTRIBUTES if a not in known)

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from minimind_core.modeling.minimind import MiniMind, expand_cache
-from minimind_core.modeling.tokenizer import END_ID, PAD_ID, Message, encode_prompt
+from minimind_core.modeling.tokenizer import END_ID, PAD_ID, Message, encode_prompt, shared_prefix
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,6 @@ def choose(logits: Tensor, written: Tensor, decoding: Decoding, generator: torch
     probabilities[probabilities.cumsum(-1) - probabilities > decoding.top_p] = 0
     picked = torch.multinomial(probabilities, 1, generator=generator)
     return order.gather(1, picked).squeeze(1)
-
-
-def shared_prefix(prompts: Sequence[list[int]]) -> int:
-    """Number of leading tokens that all prompts share, leaving at least one of each."""
-    shortest = min(prompts, key=len)
-    for index in range(len(shortest) - 1):
-        if any(prompt[index] != shortest[index] for prompt in prompts):
-            return index
-    return len(shortest) - 1
 
 
 class Session:

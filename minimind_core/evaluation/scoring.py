@@ -25,10 +25,11 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> d
     """Ask every suite, write report/results/run_NAME.json and return its content."""
     limit = PROFILES[profile or workbook.profile].test_questions
     model, tokenizer = load_run(workbook, name)
-    total = sum(len(rows) for rows in load_suites(workbook, limit).values())
+    suites = load_suites(workbook, limit)
+    total = sum(map(len, suites.values()))
     started = time.monotonic()
     with tqdm(total=total, desc=f"测试 {name}", unit="题", disable=None) as bar:
-        graded = run_suites(model, tokenizer, workbook, limit, report=bar.update)
+        graded = run_suites(model, tokenizer, workbook, suites, report=bar.update)
     settings_file = run_folder(workbook, name) / "run.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
     result = {

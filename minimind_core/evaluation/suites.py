@@ -81,12 +81,11 @@ def run_suites(
     model: MiniMind,
     tokenizer: Tokenizer,
     workbook: Workbook,
-    limit: int | None = None,
+    suites: dict[str, list[Conversation]],
     report: Callable[[int], None] = lambda done: None,
     decoding: Decoding | None = None,
 ) -> list[Graded]:
     """Ask every question of every suite, one batch run for all."""
-    suites = load_suites(workbook, limit)
     asked = [(suite, row) for suite, rows in suites.items() for row in rows]
     answers = generate(model, tokenizer, [row.messages[:-1] for _, row in asked], decoding, report=report)
     rivals = rivals_by_attribute(workbook)

@@ -82,3 +82,12 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Token ids up to and including the assistant's header: what generation starts from."""
     return encode_chat(tokenizer, messages)[0] + tokenizer.encode(f"{START}assistant\n", add_special_tokens=False).ids
+
+
+def shared_prefix(sequences: Sequence[list[int]]) -> int:
+    """Number of leading tokens that all sequences share (the system message), leaving at least one of each."""
+    shortest = min(sequences, key=len)
+    for index in range(len(shortest) - 1):
+        if any(sequence[index] != shortest[index] for sequence in sequences):
+            return index
+    return len(shortest) - 1

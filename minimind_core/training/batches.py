@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from minimind_core.conversations.schema import Conversation
 from minimind_core.errors import WorkbookError
-from minimind_core.modeling.tokenizer import PAD_ID, encode_chat
+from minimind_core.modeling.tokenizer import PAD_ID, encode_chat, shared_prefix
 from minimind_core.training.trainer import IGNORE, Batch
 
 MAX_LENGTH = 512  # tokens of one conversation
@@ -35,13 +35,9 @@ def encode_row(conversation: Conversation, tokenizer: Tokenizer, max_length: int
     return Row(ids[:-1], labels)
 
 
-def common_prefix(rows: Sequence[Row]) -> int:
-    """Length of the prompt that all rows share: the system message is computed once a batch, not once a row."""
-    first = min((row.ids for row in rows), key=len)
-    length = 0
-    while length < len(first) - 1 and all(r.ids[length] == first[length] and r.labels[length] == IGNORE for r in rows):
-        length += 1
-    return length
+def prompt_length(row: Row) -> int:
+    """Number of leading positions without loss."""
+    return next((i for i, label in enumerate(row.labels) if label != IGNORE), len(row.ids))
 
 
 def make_batch(rows: Sequence[Row], prefix: int) -> Batch:
@@ -82,7 +78,8 @@ class ConversationBatches(Sequence):
         if not rows:
             raise WorkbookError("没有可训练的数据。请先运行 minimind build-dataset。")
         self.rows = rows
-        self.prefix = common_prefix(rows)
+        # the system message is computed once a batch, not once a row; nothing that has a loss may be shared
+        self.prefix = shared_prefix([row.ids[: prompt_length(row) + 1] for row in rows])
         short = [Row(row.ids[self.prefix :], row.labels[self.prefix :]) for row in rows]
         self.steps: list[list[int]] = []
         for epoch in range(epochs):
