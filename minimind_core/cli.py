@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from minimind_core.collection.facts import read_facts
 from minimind_core.collection.kdconv import agrees, compare, read_kdconv
-from minimind_core.config import PROFILES, Workbook, load_workbook
-from minimind_core.conversations.doctor import examine, leaks
+from minimind_core.config import PROFILES, ModelConfig, Workbook, load_workbook
+from minimind_core.conversations.doctor import capacity, examine, fix, leaks
 from minimind_core.conversations.mixing import dataset_file, write_dataset
-from minimind_core.conversations.schema import Conversation, read_conversations
+from minimind_core.conversations.recipes import RECIPES, build_recipe
+from minimind_core.conversations.schema import read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_json, write_jsonl
 
@@ -34,7 +35,11 @@ def collect(workbook: Workbook, arguments: argparse.Namespace) -> int:
 
 
 def build_dataset(workbook: Workbook, arguments: argparse.Namespace) -> int:
-    """Facts and persona to dataset/*.jsonl."""
+    """Facts and persona to dataset/*.jsonl, or one of the log's recipes to dataset/raw/."""
+    if arguments.recipe != "default":
+        path, rows = build_recipe(workbook, arguments.recipe, arguments.kdconv)
+        print(f"{path}: {rows} 行（{RECIPES[arguments.recipe][0]}）")
+        return 0
     for name, rows in write_dataset(workbook).items():
         print(f"{dataset_file(workbook, name)}: {rows} 行")
     return 0
@@ -42,16 +47,19 @@ def build_dataset(workbook: Workbook, arguments: argparse.Namespace) -> int:
 
 def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Examine JSONL files; exit status 1 when errors remain."""
-    from minimind_core.modeling.tokenizer import encode_chat, load_tokenizer
+    from minimind_core.modeling.lora import lora_size
+    from minimind_core.modeling.tokenizer import count_tokens, load_tokenizer
 
     tokenizer = load_tokenizer(workbook.base / "tokenizer.json")
-
-    def count(row: Conversation) -> int:
-        return len(encode_chat(tokenizer, row.messages)[0])
-
+    if arguments.fix:
+        if len(arguments.files) != 1 or arguments.fix.resolve() == arguments.files[0].resolve():
+            raise WorkbookError("--fix 一次修一个文件，并且要写到另一个文件名。")
+        kept, dropped = fix(arguments.files[0], arguments.fix)
+        print(f"{arguments.fix}: 保留 {kept} 行，去掉 {dropped} 行；原文件没有改动。下面是修好的文件里还剩的问题。")
+        arguments.files = [arguments.fix]
     findings = []
     for path in tqdm(arguments.files, desc="检查", unit="个文件", disable=None):
-        findings += examine(path, count)
+        findings += examine(path, lambda rows: count_tokens(tokenizer, [row.messages for row in rows]))
     train = dataset_file(workbook, "train")
     if train.is_file():
         findings += [f for path in arguments.files if path.stem.endswith("_test") for f in leaks(path, read_conversations(train))]
@@ -59,6 +67,13 @@ def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
         print(finding)
     errors = sum(finding.error for finding in findings)
     print(f"共 {errors} 个错误，{len(findings) - errors} 个提醒。")
+    profile = PROFILES[workbook.profile]
+    for path in [path for path in arguments.files if path.stem == "train" and not errors]:
+        meter = capacity(read_conversations(path), lora_size(profile.lora, ModelConfig()), profile.epochs)
+        print(
+            f"{path}: 回答约 {meter.bits:,} 比特，适配器 {meter.parameters:,} 个参数，占容量的 {meter.load:.0%}；最少见的事实全程出现 {meter.fewest} 次。"
+        )
+        print("".join(f"提醒：{text}\n" for text in meter.warnings()), end="")
     return 1 if errors else 0
 
 
@@ -204,10 +219,13 @@ def build_parser() -> argparse.ArgumentParser:
     verb("collect", collect, "检查事实表，并与 KdConv 三元组对照", run=False).add_argument(
         "--kdconv", type=Path, nargs="*", default=[], help="KdConv 的 music/*.json"
     )
-    verb("build-dataset", build_dataset, "由事实表和身份设定生成训练、验证、测试数据", run=False)
+    sub = verb("build-dataset", build_dataset, "由事实表和身份设定生成训练、验证、测试数据", run=False)
+    sub.add_argument("--recipe", choices=["default", *RECIPES], default="default", help="数据配方（默认 default；其余是原始日志里的各版数据）")
+    sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="配方所用的 KdConv music/*.json")
     sub = verb("doctor", doctor, "检查 JSONL 数据文件", run=False)
     sub.add_argument("files", type=Path, nargs="+", help="要检查的文件")
     sub.add_argument("--limit", type=int, default=50, help="最多显示几条")
+    sub.add_argument("--fix", type=Path, metavar="OUT", help="把能修的修好，写到另一个文件")
     sub = verb("train", train, "LoRA 微调")
     sub.add_argument("--profile", choices=PROFILES, help="训练规模（默认取 workbook.toml）")
     sub.add_argument("--data", type=Path, help="训练文件（默认 dataset/train.jsonl）")

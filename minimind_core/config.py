@@ -119,9 +119,10 @@ class Mix:
     music: int = 1
     identity: int = 6
     refusal: int = 1
+    general: int = 2
 
     def __post_init__(self) -> None:
-        if min(self.music, self.identity, self.refusal) < 0 or self.music + self.identity + self.refusal == 0:
+        if min(vars(self).values()) < 0 or not any(vars(self).values()):
             raise ValueError("mix counts must not be negative, and not all zero")
 
 
@@ -167,7 +168,7 @@ SCHEMA: dict[str, dict[str, type]] = {
     "persona": {"name": str},
     "project": {"team": str, "members": list, "course": str, "topic": str, "artists": list},
     "data": {"facts": str},
-    "mix": {"music": int, "identity": int, "refusal": int},
+    "mix": {"music": int, "identity": int, "refusal": int, "general": int},
     "training": {"profile": str, "base": str, "seed": int},
     "show": {"questions": list},
 }

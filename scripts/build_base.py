@@ -27,9 +27,9 @@ from minimind_core.training.trainer import train
 
 ROW = 256  # tokens a row
 HELD_OUT = 60  # held-out documents of each group that are measured
-EARLY = {"prose": 0.42, "counselling": 0.15, "docs": 0.05, "law": 0.03, "dialogue": 0.27, "copy": 0.08}
-MIDDLE = {"prose": 0.30, "counselling": 0.12, "docs": 0.03, "law": 0.02, "dialogue": 0.43, "copy": 0.10}
-LATE = {"prose": 0.15, "counselling": 0.08, "docs": 0.01, "law": 0.01, "dialogue": 0.65, "copy": 0.10}
+EARLY = {"prose": 0.38, "counselling": 0.14, "docs": 0.13, "law": 0.10, "dialogue": 0.20, "copy": 0.05}
+MIDDLE = {"prose": 0.28, "counselling": 0.12, "docs": 0.10, "law": 0.06, "dialogue": 0.36, "copy": 0.08}
+LATE = {"prose": 0.18, "counselling": 0.10, "docs": 0.06, "law": 0.04, "dialogue": 0.54, "copy": 0.08}
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,15 @@ class Stage:
 
 
 def plan(name: str) -> list[Stage]:
-    """Stages by machine: `cpu` is about 90 minutes on two AVX2 cores, `probe` seconds for a trial."""
+    """Stages by machine: `cpu` is about two hours on two AVX-512 cores, `cuda` minutes on one GPU, `probe` seconds for a trial."""
     flat = TrainConfig(3e-3, matrix_learning_rate=0.02, warmup=0.02, decay=0.0, compile=True)
-    last = TrainConfig(3e-3, matrix_learning_rate=0.02, warmup=0.02, decay=0.8, compile=True)
+    last = TrainConfig(3e-3, matrix_learning_rate=0.02, warmup=0.02, decay=0.7, compile=True)
     if name == "probe":
         quick = TrainConfig(3e-3, matrix_learning_rate=0.02)
         return [Stage(2, 20_000, 8, EARLY, quick), Stage(4, 10_000, 8, MIDDLE, quick), Stage(8, 10_000, 8, LATE, quick)]
-    return [
-        Stage(2, 2_100_000, 16, EARLY, flat),
-        Stage(4, 1_000_000, 16, MIDDLE, flat, steps=110),
-        Stage(8, 900_000, 24, LATE, last),
-    ]
+    if name == "cuda":
+        return [Stage(8, 200_000_000, 256, EARLY, flat), Stage(8, 100_000_000, 256, LATE, last)]
+    return [Stage(2, 6_000_000, 16, EARLY, flat), Stage(4, 8_000_000, 24, MIDDLE, flat), Stage(8, 5_500_000, 32, LATE, last)]
 
 
 def prepare(corpus: Path, work: Path, stages: list[Stage]) -> None:

@@ -11,6 +11,7 @@ from conftest import PROJECT
 PACKAGE = PROJECT / "minimind_core"
 LAYERS = [
     {"errors", "files", "config"},
+    {"devices"},
     {"collection"},
     {"conversations"},
     {"modeling"},

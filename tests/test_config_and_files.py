@@ -18,7 +18,7 @@ from minimind_core.files import replacing, write_jsonl, write_text
     ("music = 1", "music = -1", "不能是负数"),
     ('artists = ["周杰伦", "王力宏", "林俊杰", "陶喆"]', "artists = []", "artists 应是非空的列表"),
     ('course = "人工智能导论"', "course = 人工智能导论", "格式错误"),
-    ("identity = 6", "identity = true", "identity 应是整数"),
+    ("identity = 4", "identity = true", "identity 应是整数"),
 ])  # fmt: skip
 def test_a_wrong_setting_is_named_with_file_line_and_remedy(project, old, new, problem):
     path = project / "workbook.toml"
@@ -46,7 +46,7 @@ def test_outside_a_project_the_remedy_is_said(tmp_path):
 
 
 def test_contradictions_raise():
-    for make in (lambda: TrainConfig(warmup=0.6, decay=0.6), lambda: LoraConfig(rank=0), lambda: Mix(0, 0, 0), lambda: ModelConfig(n_kv_heads=3)):
+    for make in (lambda: TrainConfig(warmup=0.6, decay=0.6), lambda: LoraConfig(rank=0), lambda: Mix(0, 0, 0, 0), lambda: ModelConfig(n_kv_heads=3)):
         with pytest.raises(ValueError):
             make()
 

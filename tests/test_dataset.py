@@ -12,8 +12,9 @@ from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.collection.kdconv import Triple, agrees, compare, read_kdconv
 from minimind_core.config import load_workbook
 from minimind_core.conversations import doctor, mixing
-from minimind_core.conversations.questions import GENERIC, WORDINGS
+from minimind_core.conversations.questions import load_wordings, parse_wordings
 from minimind_core.conversations.schema import Conversation, dialogue, iterate_conversations, read_conversations
+from minimind_core.conversations.unknown import refusal_rows
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
 
@@ -40,16 +41,56 @@ def test_a_bad_fact_is_reported_with_file_and_line(tmp_path, line, problem):
 
 def test_the_shipped_facts_are_many_sourced_and_about_the_four_artists():
     facts = read_facts(PROJECT / "dataset" / "facts.csv")
-    assert len(facts) >= 250
-    assert {"周杰伦", "王力宏", "林俊杰", "陶喆"} <= {f.subject for f in facts}
+    people = {f.subject for f in facts if not f.subject.startswith("《")}
+    assert len(facts) >= 600 and len(people) >= 30
+    assert {"周杰伦", "王力宏", "林俊杰", "陶喆"} <= people
 
 
-def test_wordings_are_distinct_and_never_shared_between_splits():
-    for attribute, words in {**WORDINGS, "": GENERIC}.items():
-        forms = [*words.train, *words.valid, *words.held_out]
+def test_wordings_are_many_distinct_and_never_shared_between_splits():
+    for attribute, words in load_wordings().items():
+        forms = [*words.train, *words.valid, *words.held_out, *words.family, *words.reverse, *words.follow]
         assert len(set(forms)) == len(forms), attribute
-        assert len(words.train) >= 10 and words.valid and len(words.held_out) >= 2
-        assert all("{s}" in form for form in forms)
+        assert len(words.train) >= 12 and words.valid and len(words.held_out) >= 2 and len(words.family) >= 2
+        assert len(words.answers) >= 3 or attribute in ("人物", "其他")
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ("[a]\nfoo = ['x']", "只能写"), ("[a]\nanswers = ['{s}{v}']", "缺少"), ("[a", "格式错误"),
+    ("[a]\n" + "".join(f"{k} = ['x']\n" for k in ("answers", "train", "valid", "held_out", "family")), "没有 {s}"),
+])  # fmt: skip
+def test_bad_wordings_are_refused(text, problem):
+    with pytest.raises(WorkbookError, match=problem):
+        parse_wordings(text, "wordings.toml")
+
+
+def test_a_team_can_add_wordings_of_its_own(workbook):
+    forms = {"answers": ["{s}：{v}"], "train": ["{s}何时生"], "valid": ["{s}生日？"], "held_out": ["{s}几岁生"], "family": ["{s}生于__"]}
+    text = '["出生日期"]\n' + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in forms.items())
+    (workbook.dataset / "wordings.toml").write_text(text, encoding="utf-8")
+    questions = {row.question for row in mixing.build_splits(workbook)["music_qa_train"] if row.meta["attribute"] == "出生日期"}
+    assert questions == {"周杰伦何时生", "陶喆何时生"}
+
+
+def test_reverse_questions_are_asked_only_where_one_subject_has_the_value(workbook):
+    facts = [Fact(s, "出生日期", v, "https://example.org", "2026-01-01") for s, v in (("甲", "1年"), ("乙", "1年"), ("丙", "2年"))]
+    rows = mixing.music_rows(facts, load_wordings(), 0)
+    reverse = [row for part in rows.values() for row in part if row.meta["way"] == "reverse"]
+    assert {row.meta["expected"] for row in reverse} == {"丙"} and all("丙" not in row.question for row in reverse)
+
+
+def test_follow_up_questions_leave_the_subject_to_the_first_turn(workbook):
+    rows = [r for part in mixing.build_splits(workbook).values() for r in part if r.meta.get("way") == "follow"]
+    assert rows
+    for row in rows:
+        assert len(row.conversations) == 4 and row.meta["subject"] not in row.question
+        assert row.meta["subject"] in row.conversations[0].content and row.meta["expected"] in row.answer
+
+
+def test_exposures_count_every_answer_to_a_fact(workbook):
+    splits = mixing.build_splits(workbook)
+    counts = mixing.exposures(splits["train"])
+    assert counts.keys() == {(f.subject, f.attribute) for f in read_facts(workbook.facts)}
+    assert sum(counts.values()) == len([r for r in splits["train"] if r.meta["kind"] == "music"])
 
 
 def test_splits_partition_and_nothing_leaks(workbook):
@@ -61,17 +102,17 @@ def test_splits_partition_and_nothing_leaks(workbook):
 
 def test_a_leaked_question_is_refused():
     row = dialogue("问", "答")
-    with pytest.raises(WorkbookError, match="也在训练数据里"):
+    with pytest.raises(WorkbookError, match="几乎相同"):
         mixing.check_no_leak({"train": [row], "music_qa_test": [row]})
 
 
 def test_mix_counts_and_seed_decide_the_training_file(workbook):
     one = mixing.build_splits(workbook)
     counts = workbook.mix
-    expected = (
-        len(mixing.raise_rare(one["music_qa_train"])) * counts.music + len(one["identity"]) * counts.identity + len(one["refusal"]) * counts.refusal
-    )
-    assert len(one["train"]) == expected
+    parts = {"music": mixing.raise_rare(one["music_qa_train"]), **{name: one[name] for name in ("identity", "refusal", "general")}}
+    assert len(one["train"]) == sum(len(rows) * getattr(counts, name) for name, rows in parts.items())
+    copies = Counter((row.conversations, row.meta.get("copy", "1")) for row in one["train"])
+    assert set(copies.values()) == {1}  # every repetition has a number of its own
     assert mixing.build_splits(workbook)["train"] == one["train"]
     other = mixing.build_splits(dataclasses.replace(workbook, seed=7))["train"]
     assert other != one["train"]
@@ -133,22 +174,13 @@ def test_bytes_that_are_not_utf8_are_reported(tmp_path):
         read_conversations(path)
 
 
-def test_doctor_finds_each_planted_fault(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    rows = [dialogue("a", "b"), dialogue("a", "b"), dialogue("a", "c"), dialogue("你是谁", "我是ChatGPT"), dialogue("长", "长" * 50)]
-    lines = ["\ufeff" + rows[0].model_dump_json(), *(row.model_dump_json() for row in rows[1:]), "{"]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    findings = doctor.examine(path, lambda row: len(row.answer), max_length=40)
-    found = [(f.line, f.error, next(w for w in ("BOM", "相同，回答", "完全相同", "助手", "截断", "JSON") if w in f.what)) for f in findings]
-    assert found == [(1, False, "BOM"), (2, False, "完全相同"), (3, True, "相同，回答"), (4, True, "助手"), (5, True, "截断"), (6, True, "JSON")]
-
-
 def test_doctor_finds_a_leak_and_nothing_in_our_own_files(workbook, tmp_path):
     mixing.write_dataset(workbook)
     train = read_conversations(mixing.dataset_file(workbook, "train"))
+    assert not doctor.examine(mixing.dataset_file(workbook, "train"))
     for name in ("identity", "music_qa_train", "music_qa_test", "refusal", "identity_test", "refusal_test"):
         path = mixing.dataset_file(workbook, name)
-        assert not [f for f in doctor.examine(path) if f.error], name
+        assert not doctor.examine(path), name
         assert name.endswith("_train") or not name.endswith("_test") or not doctor.leaks(path, train)
     leaked = tmp_path / "leaked.jsonl"
     write_jsonl(leaked, [train[0].model_dump()])
@@ -188,5 +220,5 @@ def test_conversation_needs_alternating_roles():
 
 def test_a_topic_without_wordings_of_its_own_still_gets_refusals_of_unknown_subjects(workbook):
     facts = [Fact(f"对象{i}", "颜色", "红", "https://example.org", "2026-01-01") for i in range(3)]
-    rows = mixing.refusal_rows(facts, workbook.persona, 1)
+    rows = refusal_rows(facts, load_wordings(), workbook.persona, 1)
     assert all({"artist", "attribute", "off_topic"} <= {r.meta["reason"] for r in part} for part in rows.values())

@@ -1,15 +1,30 @@
-"""Finds what makes a training file fail, and says what to do about it."""
+"""Finds what makes a training file fail, says what to do about it, and mends what can be mended."""
 
 from __future__ import annotations
 
+import html
+import json
+import lzma
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from minimind_core.conversations.schema import Conversation, iterate_conversations
+from minimind_core.conversations.schema import Conversation, Turn, iterate_conversations, parse_line
+from minimind_core.conversations.similarity import near_duplicates
+from minimind_core.files import write_jsonl
 
-FOREIGN = re.compile(r"ChatGPT|OpenAI|GPT-?[345]|文心一言|通义千问|Claude|DeepSeek|Kimi|ChatGLM|MiniMind", re.IGNORECASE)
+FOREIGN = re.compile(
+    r"ChatGPT|OpenAI|GPT-?[345]|文心一言|通义千问|Claude|DeepSeek|Kimi|ChatGLM|MiniMind|豆包|讯飞星火|Qwen|Gemini|小爱同学|Siri|智谱", re.IGNORECASE
+)
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\u200e\ufeff]")
+MARKUP = re.compile(r"</?[a-zA-Z][^>\n]*>|&(?:[a-z]+|#\d+);")
+NOTE = re.compile(r"\[\d+\]")
+SPECIAL = re.compile(r"<\|[a-z_]+\|>")
+NEAR = 0.95  # similarity from which two questions of one file are taken for one
+SOON_FORGOTTEN = 10  # exposures under which a fact is hardly ever learned
+BITS_PER_PARAMETER = 1.0  # knowledge that a parameter holds after about 100 exposures (arXiv:2404.05405)
 
 
 @dataclass(frozen=True)
@@ -26,9 +41,44 @@ class Finding:
         return f"{self.path}:{self.line}: {'错误' if self.error else '提醒'}：{self.what}。{self.remedy}。"
 
 
-def examine(path: Path, count_tokens: Callable[[Conversation], int] | None = None, max_length: int = 512) -> list[Finding]:
-    """All findings of one JSONL file, in line order; `count_tokens` gives the length of a rendered conversation."""
+# What is looked for in each text: pattern, only in answers, error, what, remedy.
+TEXT_CHECKS: tuple[tuple[re.Pattern, bool, bool, str, str], ...] = (
+    (SPECIAL, False, True, "含有对话模板的特殊词元", "请删去，模板由程序添加"),
+    (re.compile("\ufffd|锟斤拷|烫烫|屯屯|â€|ã€|鈥|銆"), False, True, "含有乱码", "请从原始文件按正确的编码重新读取"),
+    (CONTROL, False, True, "含有看不见的控制字符", "请删去"),
+    (MARKUP, False, True, "含有网页标记", "请只保留文字"),
+    (re.compile(r"TODO|XXX|待补充|此处填写|\{[a-z_]+\}", re.IGNORECASE), False, True, "含有没填的占位文字", "请填上或删去这一行"),
+    (NOTE, False, False, "含有百科的注释编号", "请删去"),
+    (re.compile(r"https?://|www\."), True, False, "回答里有网址，小模型记不住", "请删去网址"),
+    (re.compile(r"^\s|\s$"), False, False, "开头或结尾有空白", "请删去空白"),
+    (re.compile(r"(.{2,}?)\1{2,}"), True, False, "回答自己在重复", "请删去重复的部分，否则模型会学着复读"),
+    (re.compile(r"[，、,：:；;（(《“]$"), True, False, "回答像是被截断的", "请补全"),
+    (FOREIGN, True, True, "出现了别的助手或公司", "请改成你们自己的身份"),
+)
+
+
+def text_problems(row: Conversation) -> list[tuple[bool, str, str]]:
+    """(error, what, remedy) of everything that is wrong within one conversation."""
+    problems = []
+    for pattern, only_answers, error, what, remedy in TEXT_CHECKS:
+        for turn in row.conversations:
+            match = pattern.search(turn.content) if turn.role == "assistant" or not only_answers else None
+            if match:
+                problems.append((error, f"{what}：“{match[0].strip()[:20]}”", remedy))
+                break
+    for turn in row.conversations:
+        if turn.content.count("《") != turn.content.count("》") or turn.content.count("“") != turn.content.count("”"):
+            problems.append((False, f"书名号或引号不成对：“{turn.content[:20]}”", "请补全"))
+            break
+    if row.answer.strip() == row.question.strip():
+        problems.append((True, "回答与问题相同", "请写上回答"))
+    return problems
+
+
+def examine(path: Path, count_tokens: Callable[[Sequence[Conversation]], list[int]] | None = None, max_length: int = 512) -> list[Finding]:
+    """All findings of one JSONL file, in line order; `count_tokens` gives the lengths of rendered conversations."""
     findings: list[Finding] = []
+    rows: list[tuple[int, Conversation]] = []
     seen: dict[tuple, int] = {}
     answers: dict[tuple, tuple[int, str]] = {}
 
@@ -37,33 +87,149 @@ def examine(path: Path, count_tokens: Callable[[Conversation], int] | None = Non
 
     if path.is_file() and path.read_bytes()[:3] == b"\xef\xbb\xbf":
         add(1, False, "文件开头有 BOM", "请另存为不带 BOM 的 UTF-8")
-    rows = 0
     for line, item in iterate_conversations(path):
         if isinstance(item, str):
             add(line, True, item, "请改正或删去这一行")
             continue
-        rows += 1
+        rows.append((line, item))
         turns = item.conversations
-        if turns in seen:
+        if turns in seen and "copy" not in item.meta:  # copies made by the mixing ratio are meant
             add(line, False, f"与第 {seen[turns]} 行完全相同", "若不是有意重复，请删去一行")
         seen.setdefault(turns, line)
         first, answer = answers.setdefault(turns[:-1], (line, item.answer))
         if answer != item.answer:
             add(line, True, f"问题与第 {first} 行相同，回答却不同", "请统一成一个回答")
-        if FOREIGN.search(item.answer):
-            add(line, True, f"回答里出现了别的助手或公司：“{FOREIGN.search(item.answer)[0]}”", "请改成你们自己的身份")
-        if count_tokens and (tokens := count_tokens(item)) > max_length:
+        for problem in text_problems(item):
+            add(line, *problem)
+    for (line, _), tokens in zip(rows, count_tokens([row for _, row in rows]) if count_tokens and rows else (), strict=False):
+        if tokens > max_length:
             add(line, True, f"长 {tokens} 个词元，超过 {max_length}，结尾会被截断", "请缩短回答或拆成几轮")
-    if rows == 0 and not findings:
+    findings += near_findings(path, rows)
+    if not rows and not findings:
         add(1, True, "没有任何对话", "请先运行 minimind build-dataset")
+    return sorted(findings, key=lambda f: f.line)
+
+
+def context(row: Conversation) -> str:
+    """All that the model is shown before its last answer."""
+    return "\n".join(turn.content for turn in row.conversations[:-1])
+
+
+def digits(text: str) -> str:
+    """The numbers in a text: questions that differ in a date are different questions."""
+    return "".join(re.findall(r"\d", text))
+
+
+def near_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> list[Finding]:
+    """Questions that say nearly the same as an earlier one; each text is compared once."""
+    first = {}
+    for line, row in rows:
+        first.setdefault(context(row), line)
+    texts = list(first)
+    findings = []
+    for index, other, score in near_duplicates(texts, texts, NEAR, earlier_only=True):
+        if digits(texts[index]) == digits(texts[other]):
+            findings.append(
+                Finding(
+                    path, first[texts[index]], False, f"与第 {first[texts[other]]} 行的问题几乎相同（相似度 {score:.2f}）", "若不是有意，请删去一行"
+                )
+            )
     return findings
 
 
-def leaks(test: Path, train: Iterable[Conversation]) -> list[Finding]:
-    """Test questions that also stand in the training data."""
-    taught = {row.question for row in train}
+def leaks(test: Path, train: Iterable[Conversation], least: float = 0.85) -> list[Finding]:
+    """Test questions that also stand in the training data, exactly or nearly."""
+    asked = [(line, item) for line, item in iterate_conversations(test) if isinstance(item, Conversation)]
+    taught = sorted({context(row) for row in train})
     return [
-        Finding(test, line, True, f"测试问题“{item.question}”也在训练数据里", "请换一种问法")
-        for line, item in iterate_conversations(test)
-        if isinstance(item, Conversation) and item.question in taught
+        Finding(test, asked[index][0], True, f"测试问题“{asked[index][1].question}”也在训练数据里（相似度 {score:.2f}）", "请换一种问法")
+        for index, _, score in near_duplicates([context(row) for _, row in asked], taught, least)
     ]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a training file asks of an adapter."""
+
+    bits: int  # compressed size of all different answers
+    parameters: int
+    fewest: int  # exposures of the rarest fact over the whole training, 0 when the rows name no facts
+
+    @property
+    def load(self) -> float:
+        """Share of the adapter's capacity that the answers take; above 1 they cannot all be learned."""
+        return self.bits / (self.parameters * BITS_PER_PARAMETER)
+
+    def warnings(self) -> list[str]:
+        """Reasons why training cannot succeed."""
+        found = []
+        if self.load > 1:
+            found.append(
+                f"回答约有 {self.bits:,} 比特信息，适配器只有 {self.parameters:,} 个参数，装不下。请增大 rank、增加 target_modules 或减少内容。"
+            )
+        if 0 < self.fewest < SOON_FORGOTTEN:
+            found.append(f"最少见的事实全程只出现 {self.fewest} 次，少于 {SOON_FORGOTTEN} 次，很难记住。请增加问法、份数或轮数。")
+        return found
+
+
+def capacity(rows: Sequence[Conversation], parameters: int, epochs: int) -> Capacity:
+    """Information in the answers against the adapter's size, and how often the rarest fact is seen."""
+    text = "\n".join(sorted({turn.content for row in rows for turn in row.conversations if turn.role == "assistant"}))
+    facts = Counter((row.meta["subject"], row.meta["attribute"]) for row in rows if row.meta.keys() >= {"subject", "attribute"})
+    return Capacity(
+        8 * len(lzma.compress(text.encode(), format=lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2}])),
+        parameters,
+        min(facts.values(), default=0) * epochs,
+    )
+
+
+def clean(text: str) -> str:
+    """Text without markup, note numbers, control characters, template tokens and outer blanks; cleaning twice changes nothing."""
+    before = None
+    while before != text:
+        before = text
+        text = MARKUP.sub("", html.unescape(text))
+        text = NOTE.sub("", CONTROL.sub("", SPECIAL.sub("", text))).strip()
+    return text
+
+
+def repaired(raw: bytes) -> Conversation | None:
+    """One line made valid, or None when it cannot be: other encodings, ShareGPT fields, unclean text."""
+    for encoding in ("utf-8-sig", "gb18030"):
+        try:
+            item = json.loads(raw.decode(encoding))
+            break
+        except (UnicodeDecodeError, json.JSONDecodeError):
+            item = None
+    if not isinstance(item, dict) or not isinstance(item.get("conversations"), list):
+        return None
+    names = {"human": "user", "gpt": "assistant", "bot": "assistant"}
+    turns = [
+        {"role": names.get(r := turn.get("role", turn.get("from")), r), "content": clean(str(turn.get("content", turn.get("value", ""))))}
+        for turn in item["conversations"]
+        if isinstance(turn, dict)
+    ]
+    meta = {str(k): str(v) for k, v in item["meta"].items()} if isinstance(item.get("meta"), dict) else {}
+    try:
+        return parse_line(json.dumps({"conversations": turns, "meta": meta}))
+    except ValueError:
+        return None
+
+
+def fix(path: Path, out: Path) -> tuple[int, int]:
+    """Write a mended copy to `out`, never touching `path`; returns (rows kept, rows dropped).
+
+    Dropped are lines that cannot be read, repetitions, second answers to a question, and rows with an error that
+    cleaning does not remove. Mending a mended file changes nothing.
+    """
+    kept: list[Conversation] = []
+    answers: dict[tuple[Turn, ...], str] = {}
+    lines = [raw for raw in path.read_bytes().splitlines() if raw.strip()]
+    for row in map(repaired, lines):
+        if row is None or any(error for error, *_ in text_problems(row)):
+            continue
+        known = row.conversations[:-1] in answers
+        if answers.setdefault(row.conversations[:-1], row.answer) == row.answer and (not known or "copy" in row.meta):
+            kept.append(row)
+    write_jsonl(out, [row.model_dump() for row in kept])
+    return len(kept), len(lines) - len(kept)

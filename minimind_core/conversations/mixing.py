@@ -4,84 +4,108 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from minimind_core.collection.facts import Fact, read_facts
-from minimind_core.config import Persona, Workbook
+from minimind_core.config import Mix, Persona, Workbook
 from minimind_core.conversations import identity
-from minimind_core.conversations.questions import GENERIC, WORDINGS, fill, wordings_for
+from minimind_core.conversations.doctor import context
+from minimind_core.conversations.questions import Book, fill, load_wordings, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue
+from minimind_core.conversations.similarity import near_duplicates
+from minimind_core.conversations.unknown import refusal_rows
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
 
 Splits = dict[str, list[Conversation]]
 # What train.jsonl is mixed from; the others are only asked.
-FILES = ("music_qa_train", "music_qa_valid", "music_qa_test", "identity", "identity_test", "refusal", "refusal_test", "train")
+FILES = (
+    "music_qa_train", "music_qa_valid", "music_qa_test", "identity", "identity_test", "refusal", "refusal_test", "general", "train",
+)  # fmt: skip
+NEAR = 0.85  # Jaccard similarity of character 3-grams at which a test question counts as known
 
 
-def music_rows(facts: Sequence[Fact]) -> Splits:
-    """Every fact in every wording of its attribute: taught, watched and held-out ones."""
+def music_rows(facts: Sequence[Fact], book: Book, seed: int) -> Splits:
+    """Every fact in every wording of its attribute, from value to subject where that is unique, and in dialogue."""
     splits: Splits = {"music_qa_train": [], "music_qa_valid": [], "music_qa_test": []}
     for fact in facts:
-        words = wordings_for(fact.attribute)
-        answer = fill(words.answer, fact.subject, fact.attribute, fact.value)
-        named = (("music_qa_train", words.train), ("music_qa_valid", words.valid), ("music_qa_test", words.held_out))
-        for split, forms in named:
-            for form in forms:
-                meta = {"kind": "music", "subject": fact.subject, "attribute": fact.attribute, "wording": form, "expected": fact.value}
-                splits[split].append(dialogue(fill(form, fact.subject, fact.attribute), answer, **meta))
+        words = wordings_for(book, fact.attribute)
+        named = (
+            ("train", "forward", words.train), ("valid", "held_out", words.valid),
+            ("test", "held_out", words.held_out), ("test", "family", words.family),
+        )  # fmt: skip
+        for split, way, forms in named:
+            for number, form in enumerate(forms):
+                splits[f"music_qa_{split}"].append(music_row(fact, words.answer(number), form, way))
+    for split, row in [*reverse_rows(facts, book), *follow_rows(facts, book, seed)]:
+        splits[split].append(row)
     return splits
 
 
-def identity_rows(persona: Persona) -> Splits:
-    """The persona's conversations."""
-    splits: Splits = {"identity": [], "identity_test": []}
-    for intent, wordings in identity.INTENTS.items():
-        answer = identity.identity_answer(intent, persona)
-        expected = identity.identity_expected(intent, persona)
-        for split, questions in zip(splits, wordings, strict=True):
-            for question in questions:
-                splits[split].append(dialogue(question, answer, kind="identity", intent=intent, expected=expected))
-    return splits
+def music_row(fact: Fact, answer: str, form: str, way: str) -> Conversation:
+    """One question in one wording; a reverse one looks for the subject."""
+    expected = fact.subject if way == "reverse" else fact.value
+    meta = {"kind": "music", "way": way, "subject": fact.subject, "attribute": fact.attribute, "wording": form, "expected": expected}
+    filled = [fill(text, fact.subject, fact.attribute, fact.value) for text in (form, answer)]
+    return dialogue(*filled, **meta)
 
 
-def refusal_rows(facts: Sequence[Fact], persona: Persona, seed: int) -> Splits:
-    """Unknown artists, titles and attributes and off-topic requests; the test asks about ones that are never taught."""
+def taught_and_asked(forms: Sequence[str]) -> list[tuple[str, str]]:
+    """The last form is for the test."""
+    return [("music_qa_train", form) for form in forms[:-1]] + [("music_qa_test", form) for form in forms[-1:]]
+
+
+def reverse_rows(facts: Sequence[Fact], book: Book) -> Iterator[tuple[str, Conversation]]:
+    """Questions from value to subject, where only one subject has the value."""
+    holders = Counter((fact.attribute, fact.value) for fact in facts)
+    for fact in facts:
+        words = wordings_for(book, fact.attribute)
+        if holders[fact.attribute, fact.value] == 1:
+            for number, (split, form) in enumerate(taught_and_asked(words.reverse)):
+                yield split, music_row(fact, words.answer(number), form, "reverse")
+
+
+def follow_rows(facts: Sequence[Fact], book: Book, seed: int) -> Iterator[tuple[str, Conversation]]:
+    """Second questions that leave the subject out, each after a question about another fact of the same subject."""
     rng = random.Random(seed)
-    subjects = {fact.subject for fact in facts}
-    people = sorted(s for s in subjects if not s.startswith("《"))
-    asked = {}
-    for title in (False, True):
-        named = {f.attribute for f in facts if f.subject.startswith("《") == title}
-        asked[title] = sorted(named & WORDINGS.keys() or named)  # attributes with natural wordings where there are any
-    answer = identity.refusal_answer(persona)
-    splits: Splits = {"refusal": [], "refusal_test": []}
+    of_subject: dict[str, list[Fact]] = {}
+    for fact in facts:
+        of_subject.setdefault(fact.subject, []).append(fact)
+    for items in of_subject.values():
+        for fact in items:
+            others = [other for other in items if other is not fact]
+            words = wordings_for(book, fact.attribute)
+            for split, form in taught_and_asked(words.follow if others else ()):
+                other = rng.choice(others)
+                opening = wordings_for(book, other.attribute)
+                number = rng.randrange(len(opening.train))
+                first = music_row(other, opening.answer(number), opening.train[number], "follow")
+                yield split, after(first, music_row(fact, words.answer(0), form, "follow"))
 
-    def add(reason: str, taught: Sequence[str], held_out: Sequence[str], ask: Callable[[str, bool], list[str]]) -> None:
-        for split, items in zip(splits, (taught, held_out), strict=True):
-            for item in items:
-                for question in ask(item, split == "refusal_test"):
-                    splits[split].append(dialogue(question, answer, kind="refusal", reason=reason, expected="不知道"))
 
-    def about(subject: str, test: bool) -> list[str]:
-        title = subject.startswith("《")
-        chosen = rng.sample(asked[title], min(3, len(asked[title])))
-        return [fill(rng.choice(wordings_for(a).held_out if test else wordings_for(a).train), subject, a) for a in chosen]
+def after(first: Conversation, second: Conversation) -> Conversation:
+    """One dialogue of two; described as the second is."""
+    return Conversation(conversations=first.conversations + second.conversations, meta=second.meta)
 
-    def of_people(attribute: str, test: bool) -> list[str]:
-        return [fill(rng.choice(GENERIC.held_out if test else GENERIC.train), person, attribute) for person in people]
 
-    artists = tuple(s for s in identity.UNKNOWN_SUBJECTS if s not in subjects)
-    strange = [*identity.OTHER_SONGS, *rng.sample(identity.INVENTED_TITLES, 80)]
-    unseen = [title for title in identity.UNKNOWN_TITLES if title not in subjects]
-    known = {fact.attribute for fact in facts}
-    attributes = tuple(a for a in identity.UNKNOWN_ATTRIBUTES if a not in known)
-    add("artist", *identity.held_out_part(artists), about)
-    add("title", [title for title in strange if title not in subjects and title not in unseen], unseen, about)
-    add("attribute", *identity.held_out_part(attributes), of_people)
-    add("off_topic", *identity.held_out_part(identity.OFF_TOPIC), lambda question, _: [question])
+def identity_rows(persona: Persona, taught: Sequence[Conversation], seed: int) -> Splits:
+    """The persona's conversations; those of intent `follow` come after a question about the topic."""
+    rng = random.Random(seed)
+    splits: Splits = {"identity": [], "identity_test": []}
+    for intent in identity.INTENTS:
+        expected = identity.identity_expected(intent, persona)
+        for split in splits:
+            for number, question in enumerate(identity.identity_questions(intent, split == "identity_test")):
+                answer = identity.identity_answer(intent, persona, number)
+                row = dialogue(question, answer, kind="identity", intent=intent, expected=expected)
+                splits[split].append(after(rng.choice(taught), row) if intent == "follow" else row)
     return splits
+
+
+def general_rows(persona: Persona) -> list[Conversation]:
+    """Everyday manners, so that the model does not answer everything with its name or a refusal."""
+    return [dialogue(question, answer, kind="general") for question, answer in identity.small_talk(persona)]
 
 
 def raise_rare(rows: Sequence[Conversation], few: int = 10, times: int = 2) -> list[Conversation]:
@@ -90,26 +114,53 @@ def raise_rare(rows: Sequence[Conversation], few: int = 10, times: int = 2) -> l
     return [row for row in rows for _ in range(times if holders[row.meta["attribute"]] < few else 1)]
 
 
+def mix(parts: Sequence[tuple[Sequence[Conversation], int]], seed: int) -> list[Conversation]:
+    """Every part repeated as often as said, all shuffled; `meta.copy` numbers deliberate repetitions from 2."""
+    mixed = [row for rows, times in parts for row in rows for _ in range(times)]
+    random.Random(seed).shuffle(mixed)
+    seen: Counter = Counter()
+    for index, row in enumerate(mixed):
+        seen[row.conversations] += 1
+        if seen[row.conversations] > 1:
+            mixed[index] = Conversation(conversations=row.conversations, meta={**row.meta, "copy": str(seen[row.conversations])})
+    return mixed
+
+
+def mixed_parts(splits: Splits, ratio: Mix) -> list[tuple[Sequence[Conversation], int]]:
+    """The training parts with their counts."""
+    music = raise_rare(splits["music_qa_train"])
+    return [(music, ratio.music), (splits["identity"], ratio.identity), (splits["refusal"], ratio.refusal), (splits["general"], ratio.general)]
+
+
 def build_splits(workbook: Workbook) -> Splits:
     """All data files' rows, in file order; `train` is the mixed and shuffled training file."""
     facts = read_facts(workbook.facts)
-    splits = {**music_rows(facts), **identity_rows(workbook.persona), **refusal_rows(facts, workbook.persona, workbook.seed)}
-    parts = (("music_qa_train", workbook.mix.music), ("identity", workbook.mix.identity), ("refusal", workbook.mix.refusal))
-    mixed = [row for name, times in parts for row in (raise_rare(splits[name]) if name.startswith("music") else splits[name]) * times]
-    random.Random(workbook.seed).shuffle(mixed)
-    splits["train"] = mixed
+    book = load_wordings(workbook.dataset / "wordings.toml")
+    splits = music_rows(facts, book, workbook.seed)
+    splits |= identity_rows(workbook.persona, splits["music_qa_train"], workbook.seed)
+    splits |= refusal_rows(facts, book, workbook.persona, workbook.seed)
+    splits["general"] = general_rows(workbook.persona)
+    splits["train"] = mix(mixed_parts(splits, workbook.mix), workbook.seed)
     check_no_leak(splits)
     return splits
 
 
 def check_no_leak(splits: Splits) -> None:
-    """No question of a test or validation file may stand in the training file."""
-    taught = {row.question for row in splits["train"]}
+    """No question of a test or validation file may stand in the training file, exactly or nearly."""
+    taught = sorted({context(row) for row in splits["train"]})
     for name, rows in splits.items():
         if name.endswith(("_test", "_valid")):
-            leaked = [row.question for row in rows if row.question in taught]
+            leaked = near_duplicates([context(row) for row in rows], taught, NEAR)
             if leaked:
-                raise WorkbookError(f"{name}: 测试问题“{leaked[0]}”也在训练数据里（共 {len(leaked)} 条）。请换一种问法。")
+                asked, known, score = leaked[0]
+                raise WorkbookError(
+                    f"{name}: 测试问题“{context(rows[asked])}”与训练问题“{taught[known]}”几乎相同（相似度 {score:.2f}，共 {len(leaked)} 条）。请换一种问法。"
+                )
+
+
+def exposures(rows: Sequence[Conversation]) -> dict[tuple[str, str], int]:
+    """How often each fact (subject, attribute) is answered in one pass over the rows."""
+    return dict(Counter((row.meta["subject"], row.meta["attribute"]) for row in rows if row.meta.get("kind") == "music"))
 
 
 def write_dataset(workbook: Workbook) -> dict[str, int]:

@@ -1,124 +1,75 @@
-"""Wordings: how a fact is asked, and how it is answered.
-
-`train` wordings are taught; `valid` ones watch training; `held_out` ones are only ever asked in the test.
-"""
+"""Wordings: how a fact is asked, and how it is answered; they stand in wordings.toml, a team's own in dataset/wordings.toml."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from minimind_core.errors import WorkbookError
+
+PERSON, OTHER = "人物", "其他"  # wordings of attributes that have none of their own
+PERSON_ATTRIBUTES = ("母亲", "父亲", "妻子", "丈夫", "常合作的词人", "作者", "导演", "校长", "班主任")
 
 
 @dataclass(frozen=True)
 class Wordings:
-    """Question forms and the answer form of one attribute; {s} is the subject, {v} the value."""
+    """Forms of one attribute; {s} is the subject, {v} the value, {a} the attribute. See wordings.toml for each field."""
 
-    answer: str
+    answers: tuple[str, ...]
     train: tuple[str, ...]
     valid: tuple[str, ...]
     held_out: tuple[str, ...]
+    family: tuple[str, ...]
+    reverse: tuple[str, ...] = ()
+    follow: tuple[str, ...] = ()
+
+    def answer(self, number: int) -> str:
+        """The answer form that belongs to the n-th taught wording."""
+        return self.answers[number % len(self.answers)]
 
 
-# For attributes without wordings of their own: any topic's facts can be asked.
-GENERIC = Wordings(
-    answer="{s}的{a}是{v}。",
-    train=(
-        "{s}的{a}是什么？", "{s}的{a}是？", "请问{s}的{a}是什么", "说说{s}的{a}", "你知道{s}的{a}吗？", "告诉我{s}的{a}。",
-        "我想知道{s}的{a}", "{a}是什么？我问的是{s}", "关于{s}，它的{a}是什么", "{s}，{a}是啥",
-    ),
-    valid=("能讲讲{s}的{a}吗",),
-    held_out=("查一下{s}的{a}", "有人知道{s}的{a}是什么吗"),
-)  # fmt: skip
-
-WORDINGS: dict[str, Wordings] = {
-    "出生日期": Wordings(
-        "{s}出生于{v}。",
-        ("{s}是什么时候出生的？", "{s}的生日是哪天？", "{s}哪年出生", "请问{s}的出生日期是？", "{s}生于何时？", "你知道{s}的生日吗？",
-         "{s}是几几年几月几号生的", "想给{s}庆生，他哪天过生日？", "告诉我{s}的出生年月日", "{s}啥时候出生的呀"),
-        ("说一下{s}的出生日期",),
-        ("{s}的生日是什么时候？", "请问{s}是哪一天出生的"),
-    ),
-    "出生地": Wordings(
-        "{s}出生在{v}。",
-        ("{s}是在哪里出生的？", "{s}的出生地是哪里？", "{s}出生于哪个地方", "请问{s}生在哪儿？", "{s}是哪里人？", "你知道{s}在哪出生吗",
-         "告诉我{s}的出生地", "哪个城市是{s}的出生地？", "{s}老家在哪，出生在哪里", "{s}在什么地方出生"),
-        ("说说{s}出生在哪里",),
-        ("{s}出生在哪儿？", "想知道{s}是在什么地方出生的"),
-    ),
-    "毕业院校": Wordings(
-        "{s}毕业于{v}。",
-        ("{s}毕业于哪所学校？", "{s}是哪个学校毕业的？", "{s}在哪里上的学", "请问{s}的毕业院校是？", "{s}的母校是哪里", "{s}读的是什么学校？",
-         "你知道{s}毕业于哪里吗", "哪所学校是{s}的母校？", "告诉我{s}的毕业院校", "{s}上的哪个学校呀"),
-        ("{s}是从什么学校毕业的",),
-        ("{s}的毕业学校是哪所？", "说说{s}的母校"),
-    ),
-    "首张专辑": Wordings(
-        "{s}的首张专辑是《{v}》。",
-        ("{s}的首张专辑叫什么？", "{s}第一张专辑是哪张？", "{s}发行的第一张专辑是什么", "请问{s}的处女专辑是？", "哪张是{s}的首张专辑？",
-         "{s}最早的专辑叫啥", "你知道{s}的第一张专辑吗？", "{s}出道专辑是哪一张", "告诉我{s}的首张专辑", "{s}的第一张唱片叫什么名字？"),
-        ("{s}首张专辑的名字是什么",),
-        ("{s}的第一张专辑叫什么名字？", "说说{s}的首张专辑是哪一张"),
-    ),
-    "出道年份": Wordings(
-        "{s}于{v}出道。",
-        ("{s}是哪一年出道的？", "{s}什么时候出道？", "{s}出道是在哪年", "请问{s}的出道时间是？", "{s}哪年进入歌坛", "你知道{s}何时出道吗？",
-         "{s}在什么时候正式出道", "告诉我{s}的出道年份", "{s}几几年出道的呀", "{s}从哪一年开始当歌手？"),
-        ("{s}的出道年份是哪年",),
-        ("{s}是什么时候出道的？", "说说{s}哪一年出道"),
-    ),
-    "专辑歌手": Wordings(
-        "{s}是{v}的专辑。",
-        ("{s}是谁的专辑？", "专辑{s}是谁发行的？", "{s}这张专辑是哪位歌手的", "谁发行了专辑{s}？", "请问{s}是哪个歌手的专辑", "{s}这张唱片是谁的？",
-         "你知道专辑{s}是谁出的吗", "哪位歌手出过{s}这张专辑？", "专辑{s}属于谁", "出{s}这张专辑的歌手是谁呀"),
-        ("说说专辑{s}是谁的",),
-        ("{s}是哪位歌手的专辑？", "专辑{s}的歌手是谁"),
-    ),
-    "发行年份": Wordings(
-        "{s}发行于{v}。",
-        ("{s}是哪一年发行的？", "{s}什么时候发行？", "专辑{s}发行于哪年", "请问{s}的发行年份是？", "{s}哪年出的", "你知道{s}是何时发行的吗？",
-         "{s}这张专辑是几几年的", "告诉我{s}的发行时间", "{s}在什么时候上市？", "哪一年发行了{s}？"),
-        ("专辑{s}出版于哪一年",),
-        ("{s}是什么时候发行的？", "说说专辑{s}是哪年发行的"),
-    ),
-    "原唱": Wordings(
-        "{s}是{v}的歌。",
-        ("{s}是谁唱的？", "歌曲{s}的原唱是谁？", "{s}这首歌是谁的", "谁唱了{s}？", "请问{s}的演唱者是谁", "哪位歌手唱过{s}？",
-         "你知道{s}是谁唱的吗", "{s}是哪个歌手的歌曲", "唱{s}的人是谁呀", "想听{s}，这是谁的歌？"),
-        ("{s}这首歌的歌手是谁",),
-        ("{s}是谁的歌？", "请问歌曲{s}是谁演唱的"),
-    ),
-    "所属专辑": Wordings(
-        "{s}收录在专辑{v}中。",
-        ("{s}收录在哪张专辑？", "{s}是哪张专辑里的歌？", "歌曲{s}出自哪张专辑", "请问{s}属于哪张专辑？", "{s}在哪张唱片里", "哪张专辑收录了{s}？",
-         "你知道{s}是哪张专辑的吗", "{s}这首歌的专辑叫什么", "想买有{s}的专辑，是哪张？", "{s}是什么专辑里面的"),
-        ("说说{s}收录于什么专辑",),
-        ("{s}来自哪张专辑？", "歌曲{s}收录在什么专辑里"),
-    ),
-    "填词": Wordings(
-        "{s}由{v}填词。",
-        ("{s}是谁填词的？", "{s}的词作者是谁？", "谁写了{s}的歌词", "请问{s}的作词人是？", "{s}的歌词出自谁手？", "给{s}填词的是哪位",
-         "你知道{s}是谁作词的吗", "{s}的词是谁写的呀", "歌曲{s}的填词人叫什么", "哪位词人写了{s}的词？"),
-        ("说说{s}的作词者",),
-        ("{s}的歌词是谁写的？", "歌曲{s}由谁作词"),
-    ),
-}  # fmt: skip
+Book = Mapping[str, Wordings]
 
 
-# Attributes whose value is a person.
-WHO = Wordings(
-    answer="{s}的{a}是{v}。",
-    train=(
-        "{s}的{a}是谁？", "{s}的{a}是哪位？", "请问{s}的{a}叫什么", "说说{s}的{a}是谁", "你知道{s}的{a}是谁吗？", "告诉我{s}的{a}。",
-        "我想知道{s}的{a}是谁", "谁是{s}的{a}？", "关于{s}，{a}是哪一位", "{s}的{a}叫啥名字",
-    ),
-    valid=("能讲讲{s}的{a}是谁吗",),
-    held_out=("查一下{s}的{a}是谁", "有人知道谁是{s}的{a}吗"),
-)  # fmt: skip
-WORDINGS |= dict.fromkeys(("母亲", "父亲", "妻子", "常合作的词人"), WHO)
+def parse_wordings(text: str, place: str) -> Book:
+    """Tables of a wordings file, checked: known fields, lists of texts, a subject or value in every form that stands alone."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise WorkbookError(f"{place}: 格式错误（{error}）。文字要用英文双引号括起来。") from error
+    known = {f.name for f in fields(Wordings)}
+    book = {}
+    for attribute, table in tables.items():
+        if not isinstance(table, dict) or table.keys() - known:
+            raise WorkbookError(f"{place}: [{attribute}] 里只能写 {'、'.join(sorted(known))}。")
+        missing = {"answers", "train", "valid", "held_out", "family"} - {k for k, v in table.items() if v}
+        if missing or not all(isinstance(v, list) and all(isinstance(x, str) for x in v) for v in table.values()):
+            raise WorkbookError(f"{place}: [{attribute}] 的每一项都应是文字的列表，缺少 {'、'.join(sorted(missing)) or '无'}。")
+        for name in table.keys() - {"follow"}:
+            mark = "{v}" if name == "reverse" else "{s}"
+            bare = [form for form in table[name] if mark not in form]
+            if bare:
+                raise WorkbookError(f"{place}: [{attribute}] {name} 的“{bare[0]}”里没有 {mark}。请补上。")
+        book[attribute] = Wordings(**{name: tuple(forms) for name, forms in table.items()})
+    return book
 
 
-def wordings_for(attribute: str) -> Wordings:
-    """The attribute's own wordings, or the generic ones."""
-    return WORDINGS.get(attribute, GENERIC)
+@cache
+def load_wordings(extra: Path | None = None) -> Book:
+    """The package's wordings, and those of `extra` (if the file exists) in their place."""
+    own = parse_wordings((files(__package__) / "wordings.toml").read_text(encoding="utf-8"), "wordings.toml")
+    if extra is None or not extra.is_file():
+        return own
+    return {**own, **parse_wordings(extra.read_text(encoding="utf-8-sig"), str(extra))}
+
+
+def wordings_for(book: Book, attribute: str) -> Wordings:
+    """The attribute's own wordings, or those for persons or for anything."""
+    return book.get(attribute) or book[PERSON if attribute in PERSON_ATTRIBUTES else OTHER]
 
 
 def fill(form: str, subject: str, attribute: str, value: str = "") -> str:

@@ -12,7 +12,6 @@ from tokenizers import Tokenizer
 from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.mixing import dataset_file
-from minimind_core.conversations.questions import wordings_for
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.evaluation.generation import Answer, Decoding, generate
 from minimind_core.evaluation.metrics import is_right, refuses, repeats, share_with_interval
@@ -22,6 +21,9 @@ SUITES = {
     "identity": "身份（新问法）",
     "music_seen": "音乐（学过的问法）",
     "music_held_out": "音乐（新问法）",
+    "music_family": "音乐（新问法族）",
+    "music_reverse": "音乐（反问）",
+    "music_follow": "音乐（追问）",
     "refusal": "拒答（没学过的内容）",
 }
 
@@ -45,26 +47,36 @@ class Graded:
 
 def load_suites(workbook: Workbook, limit: int | None = None) -> dict[str, list[Conversation]]:
     """Questions of every suite; `limit` draws at most that many of each, by the workbook's seed."""
-    taught = read_conversations(dataset_file(workbook, "music_qa_train"))
+    taught, asked = (read_conversations(dataset_file(workbook, f"music_qa_{split}")) for split in ("train", "test"))
     suites = {
         "identity": read_conversations(dataset_file(workbook, "identity_test")),
-        "music_seen": [row for row in taught if row.meta["wording"] == wordings_for(row.meta["attribute"]).train[0]],
-        "music_held_out": read_conversations(dataset_file(workbook, "music_qa_test")),
+        "music_seen": first_wordings(taught),
+        **{f"music_{way}": [row for row in asked if row.meta["way"] == way] for way in ("held_out", "family", "reverse", "follow")},
         "refusal": read_conversations(dataset_file(workbook, "refusal_test")),
     }
     rng = random.Random(workbook.seed)
     return {name: rng.sample(rows, limit) if limit and len(rows) > limit else rows for name, rows in suites.items()}
 
 
-def rivals_by_attribute(workbook: Workbook) -> dict[str, set[str]]:
-    """All values of each attribute: naming another one beside the right one earns nothing."""
-    rivals: dict[str, set[str]] = defaultdict(set)
+def first_wordings(rows: Sequence[Conversation]) -> list[Conversation]:
+    """Each fact's first taught wording."""
+    found: dict[tuple[str, str], Conversation] = {}
+    for row in rows:
+        if row.meta["way"] == "forward":
+            found.setdefault((row.meta["subject"], row.meta["attribute"]), row)
+    return list(found.values())
+
+
+def rivals_by_attribute(workbook: Workbook) -> dict[tuple[str, bool], set[str]]:
+    """All values of each attribute, and (True) all subjects that have it: naming a rival beside the right one earns nothing."""
+    rivals: dict[tuple[str, bool], set[str]] = defaultdict(set)
     for fact in read_facts(workbook.facts):
-        rivals[fact.attribute].add(fact.value)
+        rivals[fact.attribute, False].add(fact.value)
+        rivals[fact.attribute, True].add(fact.subject)
     return rivals
 
 
-def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[str, set[str]]) -> Graded:
+def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[tuple[str, bool], set[str]]) -> Graded:
     """Judge one answer by its suite's rule."""
     expected = row.meta["expected"]
     if suite == "refusal":
@@ -73,7 +85,8 @@ def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[str, set[s
         right, detail = is_right(answer.text, expected), row.meta["intent"]
     else:
         detail = row.meta["attribute"]
-        right = is_right(answer.text, expected, sorted(rivals[detail]), row.meta["subject"])
+        reverse = suite == "music_reverse"
+        right = is_right(answer.text, expected, sorted(rivals[detail, reverse]), "" if reverse else row.meta["subject"])
     return Graded(suite, row.question, expected, answer, right, detail)
 
 

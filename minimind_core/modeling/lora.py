@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from minimind_core.config import LoraConfig
+from minimind_core.config import LINEAR_NAMES, LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.modeling.checkpoint import load_tensors
@@ -73,6 +73,13 @@ def lora_state(model: nn.Module) -> dict[str, Tensor]:
 def lora_parameter_count(model: nn.Module) -> int:
     """Number of trainable adapter parameters."""
     return sum(tensor.numel() for tensor in lora_state(model).values())
+
+
+def lora_size(lora: LoraConfig, model: ModelConfig) -> int:
+    """Adapter parameters by formula: rank times (inputs + outputs) of every target, in every layer."""
+    hidden, inner, key = model.hidden_size, model.intermediate_size, model.n_kv_heads * model.head_dim
+    ends = dict(zip(LINEAR_NAMES, (2 * hidden, hidden + key, hidden + key, 2 * hidden, *[hidden + inner] * 3), strict=True))
+    return lora.rank * model.n_layers * sum(ends[name] for name in lora.target_modules)
 
 
 def save_adapter(path: Path, model: nn.Module, config: LoraConfig) -> None:

@@ -120,6 +120,11 @@ class MiniMind(nn.Module):
         self.register_buffer("rotary_sin", sin, persistent=False)
         self.reset_parameters()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.rotary_cos.device
+
     def reset_parameters(self) -> None:
         """Normal(0, 0.02); matrices that write to the residual stream start at zero, so each block starts as identity."""
         for name, parameter in self.named_parameters():

@@ -79,6 +79,12 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list
     return ids, answer
 
 
+def count_tokens(tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]) -> list[int]:
+    """Length of each rendered conversation, in tokens."""
+    texts = ["".join(text for text, _ in chat_segments(messages)) for messages in conversations]
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Token ids up to and including the assistant's header: what generation starts from."""
     return encode_chat(tokenizer, messages)[0] + tokenizer.encode(f"{START}assistant\n", add_special_tokens=False).ids

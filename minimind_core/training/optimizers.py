@@ -6,20 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from minimind_core.config import TrainConfig
+from minimind_core.devices import fast_bfloat16
 
 
 def orthogonalize(gradient: Tensor, steps: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrix by a quintic Newton-Schulz iteration (kellerjordan.github.io/posts/muon).
 
-    float32, unlike torch.optim.Muon, whose bfloat16 is about forty times slower on CPUs without bfloat16 units.
+    bfloat16 only where it is fast, unlike torch.optim.Muon: on CPUs without bfloat16 units it is about forty times slower.
     """
     wide = gradient.shape[0] <= gradient.shape[1]
     x = gradient if wide else gradient.T
     x = x / (x.norm() + 1e-7)
+    if fast_bfloat16(x.device.type):
+        x = x.bfloat16()
     for _ in range(steps):
         gram = x @ x.T
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x if wide else x.T
+    return (x if wide else x.T).to(gradient.dtype)
 
 
 class Muon(torch.optim.Optimizer):

@@ -43,6 +43,9 @@ SINGERS = re.compile(
     "周杰伦|周杰倫|王力宏|林俊杰|林俊傑|陶喆|蔡依林|孙燕姿|張惠妹|张惠妹|五月天|陈奕迅|邓紫棋|薛之谦|毛不易|李荣浩|李宇春|周深|张学友|刘德华"
     "|郭富城|黎明|张国荣|王菲|邓丽君|那英|刘欢|韩红|朴树|许巍|汪峰|崔健|李健|梁静茹|张韶涵|刘若英|莫文蔚|萧敬腾|田馥甄|潘玮柏|蔡健雅"
     "|张杰|张靓颖|周笔畅|王心凌|杨丞琳|罗大佑|李宗盛|周华健|任贤齐|张信哲|伍佰|动力火车|苏打绿|信乐团|Beyond|鹿晗|张艺兴|华晨宇|费玉清"
+    "|S\\.H\\.E|梅艳芳|谭咏麟|陈慧娴|林忆莲|齐秦|王杰|赵传|张雨生|范晓萱|许茹芸|杨宗纬|林宥嘉|韦礼安|徐佳莹|卢广仲|吴青峰|方大同|胡彦斌"
+    "|光良|品冠|阿杜|庾澄庆|张震岳|容祖儿|杨千嬅|古巨基|李克勤|易烊千玺|王俊凯|刀郎|凤凰传奇|许嵩|汪苏泷|陈粒|赵雷|宋冬野|谭维维|孙楠|韩磊"
+    "|腾格尔|齐豫|蔡琴|费翔|童安格|姜育恒|孟庭苇|叶倩文|陈小春|郑秀文|谢霆锋|温岚|方文山|黄家驹|杨坤|沙宝亮|金海心|尚雯婕|戴佩妮|曹格"
 )
 
 
@@ -93,18 +96,32 @@ def read_corpus(folder: Path) -> Iterator[Document]:
 
 
 COPY_REQUESTS = ("请重复这句话：{}", "请把下面的话原样说一遍：{}", "照着念：{}", "“{}”这句话怎么写？", "跟我说：{}")
+LOOKUPS = ("编号", "地址", "生日", "价格", "主人", "颜色", "名字", "年份", "出处")
+
+
+def exercise(rng: random.Random, phrase: str, other: str) -> tuple[str, str]:
+    """A request and its answer: say a phrase again, or find in the request what belongs to it."""
+    if rng.random() < 0.5:
+        return rng.choice(COPY_REQUESTS).format(phrase), phrase
+    key = rng.choice(LOOKUPS)
+    values = [str(rng.randint(1900, 2030)), other] if rng.random() < 0.5 else [other, str(rng.randint(1, 999))]
+    known = [f"{phrase}的{key}是{values[0]}。", f"{other}的{key}是{values[1]}。"]
+    rng.shuffle(known)
+    return f"{''.join(known)}{phrase}的{key}是什么？", f"{phrase}的{key}是{values[0]}。"
 
 
 def copy_exercises(documents: Sequence[Document], count: int, seed: int) -> list[Document]:
-    """Requests to repeat a phrase, made from prose: they teach the base to copy rare names from its context."""
+    """Requests made from phrases of prose whose answer has to be copied: they teach the base to copy rare names from its context."""
     rng = random.Random(seed)
+    prose = [d for d in documents if d.group == "prose" and not d.held_out]
+
+    def phrase(longest: int) -> str:
+        return rng.choice(re.split(r"[，。！？；：\n]", rng.choice(prose).text))[: rng.randint(2, longest)].strip() or "你好"
+
     exercises = []
-    for document in rng.choices([d for d in documents if d.group == "prose" and not d.held_out], k=count):
-        phrase = rng.choice(re.split(r"[，。！？；：\n]", document.text))[: rng.randint(2, 30)].strip() or "你好"
-        turns = [
-            {"role": "user", "content": rng.choice(COPY_REQUESTS).format(phrase)},
-            {"role": "assistant", "content": phrase},
-        ]
+    for _ in range(count):
+        request, answer = exercise(rng, phrase(24), phrase(6))
+        turns = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
         exercises.append(Document("".join(t for t, _ in chat_segments(turns)), "copy", "copy", "own"))
     return exercises
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minimind_core.config import TrainConfig
+from minimind_core.devices import autocast
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.modeling.minimind import MiniMind, expand_cache
@@ -53,14 +54,13 @@ class StepRecord:
 
 def batch_loss(model: MiniMind, batch: Batch, hidden: Callable | None = None) -> tuple[Tensor, int]:
     """Summed cross-entropy in nats and the number of labelled tokens; logits are made for those only."""
-    hidden = hidden or model.hidden
-    cache = None
-    if batch.prefix is not None:
-        cache = expand_cache(hidden(batch.prefix)[1], len(batch.tokens))
-    states, _ = hidden(batch.tokens, cache)
-    picked = batch.labels != IGNORE
-    logits = model.logits(states[picked]).float()
-    return F.cross_entropy(logits, batch.labels[picked], reduction="sum"), int(picked.sum())
+    hidden, device = hidden or model.hidden, model.device
+    tokens, labels = batch.tokens.to(device), batch.labels.to(device)
+    picked = labels != IGNORE
+    with autocast(device):
+        cache = expand_cache(hidden(batch.prefix.to(device))[1], len(tokens)) if batch.prefix is not None else None
+        logits = model.logits(hidden(tokens, cache)[0][picked])
+    return F.cross_entropy(logits.float(), labels[picked], reduction="sum"), int(picked.sum())
 
 
 @torch.no_grad()

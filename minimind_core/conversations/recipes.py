@@ -1,0 +1,121 @@
+"""Named recipes: the dataset versions of a real course project's log, rebuilt so that their faults can be measured."""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from minimind_core.collection.kdconv import Dialogue, Triple, read_kdconv
+from minimind_core.config import Workbook
+from minimind_core.conversations.mixing import identity_rows, music_rows, read_facts
+from minimind_core.conversations.questions import load_wordings
+from minimind_core.conversations.schema import Conversation, Turn, dialogue
+from minimind_core.errors import WorkbookError
+from minimind_core.files import write_jsonl
+
+LONG = 40  # characters from which a triple's value is a text that is cut into sentences
+FOUR = ("周杰伦", "王力宏", "林俊杰", "陶喆")
+Rows = list[Conversation]
+
+
+def as_they_are(dialogues: Sequence[Dialogue]) -> Rows:
+    """KdConv's dialogues turn by turn: chat between two people, not question and answer."""
+    rows = []
+    for item in dialogues:
+        messages = [m for m in item.messages if m.strip()]
+        messages = messages[: len(messages) // 2 * 2]
+        turns = tuple(Turn(role=("user", "assistant")[i % 2], content=m) for i, m in enumerate(messages))
+        if turns:
+            rows.append(Conversation(conversations=turns, meta={"kind": "kdconv"}))
+    return rows
+
+
+def triples_of(dialogues: Sequence[Dialogue]) -> list[Triple]:
+    """All different triples, in order."""
+    return list(dict.fromkeys(triple for item in dialogues for triple in item.triples))
+
+
+def as_questions(triples: Sequence[Triple]) -> Rows:
+    """One wording a triple; a long text becomes several rows with the same question, as in the log."""
+    rows = []
+    for triple in triples:
+        question = f"{triple.name}的{triple.attribute}是什么？"
+        parts = re.split(r"(?<=[。！？])", triple.value) if len(triple.value) > LONG else [triple.value]
+        rows += [dialogue(question, part.strip(), kind="triple") for part in parts if part.strip()]
+    return rows
+
+
+def without_fragments(rows: Rows) -> Rows:
+    """Only the first row of each question."""
+    first: dict[str, Conversation] = {}
+    for row in rows:
+        first.setdefault(row.question, row)
+    return list(first.values())
+
+
+def few_identities(workbook: Workbook) -> Rows:
+    """The handful of identity rows that the log's earlier versions had."""
+    taught = identity_rows(workbook.persona, [dialogue("你好", "你好。")], workbook.seed)["identity"]
+    return [row for row in taught if row.meta["intent"] in ("name", "maker")][:6]
+
+
+def shuffled(rows: Rows, workbook: Workbook) -> Rows:
+    """The rows in the workbook's random order."""
+    return random.Random(workbook.seed).sample(rows, len(rows))
+
+
+def all_identities(workbook: Workbook) -> Rows:
+    """The whole persona."""
+    facts = read_facts(workbook.facts)
+    taught = music_rows(facts, load_wordings(workbook.dataset / "wordings.toml"), workbook.seed)["music_qa_train"]
+    return identity_rows(workbook.persona, taught, workbook.seed)["identity"]
+
+
+def health_rows(workbook: Workbook) -> Rows:
+    """The log's second topic, from dataset/health.csv."""
+    path = workbook.dataset / "health.csv"
+    if not path.is_file():
+        raise WorkbookError(f"{path}: 找不到健康问答。请从仓库恢复这个文件。")
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        return [dialogue(row["question"], row["answer"], kind="health") for row in csv.DictReader(lines)]
+
+
+# name: (what it was in the log, rows from workbook and KdConv dialogues)
+RECIPES: dict[str, tuple[str, Callable[[Workbook, Sequence[Dialogue]], Rows]]] = {
+    "music_train_for_lora": ("KdConv 对话原样，按轮次当作问答", lambda w, d: as_they_are(d)),
+    "music_data2": ("三元组变问答，每条一种问法，长简介拆成多条", lambda w, d: as_questions(triples_of(d))),
+    "music_data3": ("music_data2 末尾加两遍少量身份", lambda w, d: as_questions(triples_of(d)) + few_identities(w) * 2),
+    "music_data3_shuffled": ("music_data3 打乱", lambda w, d: shuffled(as_questions(triples_of(d)) + few_identities(w) * 2, w)),
+    "music_data4": ("去掉碎片的 music_data3", lambda w, d: without_fragments(as_questions(triples_of(d))) + few_identities(w) * 2),
+    "music_data4_shuffled": (
+        "music_data4 打乱", lambda w, d: shuffled(without_fragments(as_questions(triples_of(d))) + few_identities(w) * 2, w),
+    ),
+    "music_data4_1_shuffled": (
+        "music_data4 换成完整的身份数据，打乱", lambda w, d: shuffled(without_fragments(as_questions(triples_of(d))) + all_identities(w), w),
+    ),
+    "music_data5": (
+        "只留四位歌手，15 × 问答 + 4 × 身份，打乱",
+        lambda w, d: shuffled(
+            without_fragments(as_questions([t for t in triples_of(d) if t.name in FOUR])) * 15 + all_identities(w) * 4, w
+        ),
+    ),
+    "medical": ("健康问答加身份", lambda w, d: shuffled(health_rows(w) + all_identities(w), w)),
+}  # fmt: skip
+
+
+def build_recipe(workbook: Workbook, name: str, kdconv: Sequence[Path] = ()) -> tuple[Path, int]:
+    """Write dataset/raw/NAME.jsonl from KdConv files (default: the sample in dataset/) and return it with its rows.
+
+    The folder is not published: KdConv's sentences stay with those who downloaded them.
+    """
+    files = kdconv or sorted((workbook.dataset / "raw" / "kdconv").glob("*.json")) or [workbook.dataset / "kdconv_sample.json"]
+    rows = RECIPES[name][1](workbook, [] if name == "medical" else [item for path in files for item in read_kdconv(path)])
+    if not rows:
+        raise WorkbookError(f"按 {name} 没有得到任何数据：{'、'.join(map(str, files))} 里没有它要的内容。")
+    path = workbook.dataset / "raw" / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(path, [row.model_dump() for row in rows])
+    return path, len(rows)
