@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from minimind_core.errors import WorkbookError
+from minimind_core.files import write_text
 
 COLUMNS = ("subject", "attribute", "value", "source_url", "retrieved")
 LONGEST_VALUE = 40  # characters; longer values are sentences, not facts
@@ -50,6 +52,15 @@ def read_facts(path: Path) -> list[Fact]:
     if not facts:
         raise WorkbookError(f"{path}: 事实表是空的。请至少写一行事实。")
     return facts
+
+
+def write_facts(path: Path, facts: Sequence[Fact]) -> None:
+    """Write a facts.csv."""
+    lines = io.StringIO(newline="")
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([getattr(fact, name) for name in COLUMNS] for fact in facts)
+    write_text(path, lines.getvalue())
 
 
 def check_row(row: dict[str, str | None], place: str) -> Fact:

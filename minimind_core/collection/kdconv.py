@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from minimind_core.collection.client import PoliteClient
 from minimind_core.collection.facts import Fact
 from minimind_core.errors import WorkbookError
+from minimind_core.files import replacing
 
 # KdConv's attribute: ours.
 SAME_ATTRIBUTE = {"出生日期": "出生日期", "出生地": "出生地", "毕业院校": "毕业院校", "国籍": "国籍", "经纪公司": "经纪公司", "填词": "填词"}
+
+
+KDCONV_ADDRESS = "https://raw.githubusercontent.com/thu-coai/KdConv/master/data/music/{split}.json"
+SPLITS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,19 @@ def read_kdconv(path: Path) -> list[Dialogue]:
     if not isinstance(items, list):
         raise WorkbookError(f"{path}: 最外层应是列表。请确认这是 KdConv 的 music 文件。")
     return [read_dialogue(item, f"{path}: [{index}]") for index, item in enumerate(items)]
+
+
+def fetch_kdconv(client: PoliteClient, address: str, folder: Path) -> list[Path]:
+    """Download the three files ({split} in the address) and check that each can be read; returns their paths."""
+    paths = []
+    for split in SPLITS:
+        path = folder / f"{split}.json"
+        page = client.get(address.replace("{split}", split))
+        with replacing(path) as temporary:
+            temporary.write_bytes(page.content)
+            read_kdconv(temporary)
+        paths.append(path)
+    return paths
 
 
 def read_dialogue(item: object, place: str) -> Dialogue:

@@ -153,9 +153,8 @@ def check_no_leak(splits: Splits) -> None:
             leaked = near_duplicates([context(row) for row in rows], taught, NEAR)
             if leaked:
                 asked, known, score = leaked[0]
-                raise WorkbookError(
-                    f"{name}: 测试问题“{context(rows[asked])}”与训练问题“{taught[known]}”几乎相同（相似度 {score:.2f}，共 {len(leaked)} 条）。请换一种问法。"
-                )
+                pair = f"测试问题“{context(rows[asked])}”与训练问题“{taught[known]}”几乎相同（相似度 {score:.2f}，共 {len(leaked)} 条）"
+                raise WorkbookError(f"{name}: {pair}。请换一种问法。")
 
 
 def exposures(rows: Sequence[Conversation]) -> dict[tuple[str, str], int]:

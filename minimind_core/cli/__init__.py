@@ -1,0 +1,83 @@
+"""The `minimind` command: one verb a stage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from minimind_core.collection.kdconv import KDCONV_ADDRESS
+from minimind_core.config import PROFILES, Workbook, load_workbook
+from minimind_core.conversations.recipes import RECIPES
+from minimind_core.errors import WorkbookError
+
+
+def deferred(module: str, name: str) -> Callable[[Workbook, argparse.Namespace], int]:
+    """A verb whose module is loaded only when it runs: --help must not wait for torch."""
+    return lambda workbook, arguments: getattr(import_module(f"minimind_core.cli.{module}"), name)(workbook, arguments)
+
+
+def temperature(text: str) -> float:
+    """A number from 0 to 5."""
+    value = float(text)
+    if not 0 <= value <= 5:
+        raise argparse.ArgumentTypeError("应在 0 到 5 之间")
+    return value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
+    parser = argparse.ArgumentParser(prog="minimind", description="MiniMind LoRA 工作簿")
+    parser.add_argument("--root", type=Path, help="项目目录（默认从当前目录向上找 workbook.toml）")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="命令")
+
+    def verb(name: str, module: str, text: str, run: bool = True) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=deferred(module, name.replace("-", "_")))
+        if run:
+            sub.add_argument("--run", default="main", help="运行名（默认 main；base 是基座模型）")
+        return sub
+
+    sub = verb("collect", "data", "检查事实表，抓取网页，与 KdConv 三元组对照", run=False)
+    sub.add_argument("--url", nargs="+", help="百科、MediaWiki API、Wikidata 或 MusicBrainz 的网址；结果写到 dataset/raw/collected.csv")
+    sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="KdConv 的 music/*.json")
+    sub.add_argument(
+        "--fetch-kdconv", nargs="?", const=KDCONV_ADDRESS, metavar="ADDRESS", help="先下载 KdConv；地址里的 {split} 换成 train、dev、test"
+    )
+    sub = verb("build-dataset", "data", "由事实表和身份设定生成训练、验证、测试数据", run=False)
+    sub.add_argument("--recipe", choices=["default", *RECIPES], default="default", help="数据配方（默认 default；其余是原始日志里的各版数据）")
+    sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="配方所用的 KdConv music/*.json")
+    sub = verb("doctor", "data", "检查 JSONL 数据文件", run=False)
+    sub.add_argument("files", type=Path, nargs="+", help="要检查的文件")
+    sub.add_argument("--limit", type=int, default=50, help="最多显示几条")
+    sub.add_argument("--fix", type=Path, metavar="OUT", help="把能修的修好，写到另一个文件")
+    sub = verb("train", "models", "LoRA 微调")
+    sub.add_argument("--profile", choices=PROFILES, help="训练规模（默认取 workbook.toml）")
+    sub.add_argument("--data", type=Path, help="训练文件（默认 dataset/train.jsonl）")
+    sub.add_argument("--resume", action="store_true", help="从中断处继续")
+    sub = verb("evaluate", "models", "在全部测试题上打分")
+    sub.add_argument("--profile", choices=PROFILES, help="题量（默认取 workbook.toml）")
+    sub.add_argument("--json", type=Path, help="另存全部分数和回答")
+    sub = verb("ask", "models", "回答一个文件里的问题，输出 JSONL")
+    sub.add_argument("--questions", type=Path, required=True, help="每行一个问题，或 JSONL")
+    sub.add_argument("--out", type=Path, help="输出文件（默认打印）")
+    sub.add_argument("--max-new-tokens", type=int, choices=range(1, 513), metavar="1–512", default=64, help="每个回答最多多少词元")
+    verb("chat", "models", "在终端里对话").add_argument("--temperature", type=temperature, default=0.0, help="0 为贪心，越大越随机")
+    verb("report", "reports", "生成 PDF 报告")
+    verb("submit", "reports", "打包要提交的 zip")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; problems that the user can mend are printed in one line, exit status 2."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.function(load_workbook(arguments.root), arguments)
+    except WorkbookError as error:
+        print(f"错误：{error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\n已停止；进度已保存。训练可加 --resume 继续。", file=sys.stderr)
+        return 130

@@ -1,0 +1,92 @@
+"""Verbs that make and check data."""
+
+from __future__ import annotations
+
+import argparse
+
+from tqdm import tqdm
+
+from minimind_core.collection.client import PoliteClient
+from minimind_core.collection.facts import Fact, read_facts, write_facts
+from minimind_core.collection.kdconv import agrees, compare, fetch_kdconv, read_kdconv
+from minimind_core.collection.sites import parse_page
+from minimind_core.config import PROFILES, ModelConfig, Workbook
+from minimind_core.conversations.doctor import capacity, examine, fix, leaks
+from minimind_core.conversations.mixing import dataset_file, write_dataset
+from minimind_core.conversations.recipes import RECIPES, build_recipe
+from minimind_core.conversations.schema import read_conversations
+from minimind_core.errors import WorkbookError
+
+
+def collect(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Check facts.csv, fetch pages or KdConv, and compare with KdConv's triples where both speak."""
+    if arguments.url:
+        return collect_pages(workbook, arguments.url)
+    if arguments.fetch_kdconv:
+        with PoliteClient(workbook.dataset / "raw" / "cache") as client:
+            arguments.kdconv = fetch_kdconv(client, arguments.fetch_kdconv, workbook.dataset / "raw" / "kdconv")
+    facts = read_facts(workbook.facts)
+    print(f"{workbook.facts}: {len(facts)} 条事实，{len({f.subject for f in facts})} 个对象，格式正确。")
+    for path in arguments.kdconv:
+        dialogues = read_kdconv(path)
+        triples = [triple for dialogue in dialogues for triple in dialogue.triples]
+        print(f"{path}: {len(dialogues)} 段对话，{sum(len(d.messages) for d in dialogues)} 条消息，{len(set(triples))} 个三元组。")
+        for fact, values in compare(facts, triples):
+            print(f"  {'一致' if agrees(fact, values) else '不同'}：{fact.subject} {fact.attribute}：{fact.value}｜KdConv：{'、'.join(values)}")
+    return 0
+
+
+def collect_pages(workbook: Workbook, addresses: list[str]) -> int:
+    """Facts of web pages, to dataset/raw/collected.csv: a person reads them before they go into facts.csv."""
+    found: list[Fact] = []
+    with PoliteClient(workbook.dataset / "raw" / "cache") as client:
+        for address in addresses:
+            facts = parse_page(client.get(address))
+            found += facts
+            print(f"{address}: {len(facts)} 条事实")
+    path = workbook.dataset / "raw" / "collected.csv"
+    write_facts(path, found)
+    print(f"{path}: 共 {len(found)} 条。请核对后抄进 {workbook.facts.name}。")
+    return 0
+
+
+def build_dataset(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Facts and persona to dataset/*.jsonl, or one of the log's recipes to dataset/raw/."""
+    if arguments.recipe != "default":
+        path, rows = build_recipe(workbook, arguments.recipe, arguments.kdconv)
+        print(f"{path}: {rows} 行（{RECIPES[arguments.recipe][0]}）")
+        return 0
+    for name, rows in write_dataset(workbook).items():
+        print(f"{dataset_file(workbook, name)}: {rows} 行")
+    return 0
+
+
+def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Examine JSONL files; exit status 1 when errors remain."""
+    from minimind_core.modeling.lora import lora_size
+    from minimind_core.modeling.tokenizer import count_tokens, load_tokenizer
+
+    tokenizer = load_tokenizer(workbook.base / "tokenizer.json")
+    if arguments.fix:
+        if len(arguments.files) != 1 or arguments.fix.resolve() == arguments.files[0].resolve():
+            raise WorkbookError("--fix 一次修一个文件，并且要写到另一个文件名。")
+        kept, dropped = fix(arguments.files[0], arguments.fix)
+        print(f"{arguments.fix}: 保留 {kept} 行，去掉 {dropped} 行；原文件没有改动。下面是修好的文件里还剩的问题。")
+        arguments.files = [arguments.fix]
+    findings = []
+    for path in tqdm(arguments.files, desc="检查", unit="个文件", disable=None):
+        findings += examine(path, lambda rows: count_tokens(tokenizer, [row.messages for row in rows]))
+    train = dataset_file(workbook, "train")
+    if train.is_file():
+        findings += [f for path in arguments.files if path.stem.endswith("_test") for f in leaks(path, read_conversations(train))]
+    for finding in findings[: arguments.limit]:
+        print(finding)
+    errors = sum(finding.error for finding in findings)
+    print(f"共 {errors} 个错误，{len(findings) - errors} 个提醒。")
+    profile = PROFILES[workbook.profile]
+    for path in [path for path in arguments.files if path.stem == "train" and not errors]:
+        meter = capacity(read_conversations(path), lora_size(profile.lora, ModelConfig()), profile.epochs)
+        print(f"{path}: 回答约 {meter.bits:,} 比特，适配器 {meter.parameters:,} 个参数，占容量的 {meter.load:.0%}。")
+        print(f"最少见的事实全程出现 {meter.fewest} 次。")
+        print("".join(f"提醒：{text}\n" for text in meter.warnings()), end="")
+    return 1 if errors else 0

@@ -1,0 +1,105 @@
+"""Verbs that train, score and talk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from tqdm import tqdm
+
+from minimind_core.config import Workbook
+from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.generation import Decoding, generate, stream
+from minimind_core.evaluation.scoring import evaluate_run
+from minimind_core.files import write_json, write_jsonl
+from minimind_core.training.runs import load_run, prepare_run
+
+
+def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Train an adapter."""
+    run = prepare_run(workbook, arguments.run, arguments.profile, resume=arguments.resume, data=arguments.data)
+    print(f"训练 {run.name}：{run.settings['rows']} 行，{len(run.source)} 步，{run.settings['trainable_parameters']:,} 个可训练参数")
+    with tqdm(total=len(run.source), unit="步", disable=None) as bar:
+        for record in run.train():
+            bar.n = record.step
+            valid = "" if record.valid_loss is None else f"，验证 {record.valid_loss:.3f}"
+            bar.set_postfix_str(f"损失 {record.mean_loss:.3f}{valid}")
+            if bar.disable and record.valid_loss is not None:
+                print(f"第 {record.step}/{record.total_steps} 步，损失 {record.mean_loss:.3f}{valid}，已用 {record.seconds:.0f} 秒", flush=True)
+    print(f"已保存到 {run.folder}")
+    return 0
+
+
+def evaluate(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Score a run on every suite."""
+    result = evaluate_run(workbook, arguments.run, arguments.profile)
+    if arguments.json:
+        write_json(arguments.json, result)
+    for name, score in result["scores"].items():
+        print(f"{name:16} {score['share']:7.1%}  {score['right']}/{score['n']}  95% 区间 {score['low']:.1%}–{score['high']:.1%}")
+    return 0
+
+
+def read_questions(path: Path) -> list[list[dict[str, str]]]:
+    """Dialogues from plain lines, or JSONL with "question" or "conversations"."""
+    if not path.is_file():
+        raise WorkbookError(f"{path}: 找不到问题文件。请每行写一个问题。")
+    dialogues = []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WorkbookError(f"{path}: 不是 UTF-8 编码。请另存为 UTF-8。") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        if not line.lstrip().startswith("{"):
+            dialogues.append([{"role": "user", "content": line.strip()}])
+            continue
+        try:
+            item = json.loads(line)
+            turns = item.get("conversations") or [{"role": "user", "content": item["question"]}]
+            messages = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in turns]
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise WorkbookError(f"{path}:{number}: 应是一个问题，或含 question / conversations 的 JSON（{error!r}）。请改正这一行。") from error
+        messages = messages if messages[-1]["role"] == "user" else messages[:-1]
+        if not messages or messages[-1]["role"] != "user":
+            raise WorkbookError(f"{path}:{number}: 这段对话里没有要回答的 user 消息。请改正这一行。")
+        dialogues.append(messages)
+    return dialogues
+
+
+def ask(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Answer the questions of a file, one JSON object a line."""
+    dialogues = read_questions(arguments.questions)
+    model, tokenizer = load_run(workbook, arguments.run)
+    with tqdm(total=len(dialogues), unit="题", disable=None) as bar:
+        answers = generate(model, tokenizer, dialogues, Decoding(max_new_tokens=arguments.max_new_tokens), report=bar.update)
+    rows = [
+        {"question": messages[-1]["content"], "answer": a.text, "new_tokens": a.new_tokens, "ended": a.ended}
+        for messages, a in zip(dialogues, answers, strict=True)
+    ]
+    if arguments.out:
+        write_jsonl(arguments.out, rows)
+    else:
+        print("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    return 0
+
+
+def chat(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Talk with a run in the terminal."""
+    model, tokenizer = load_run(workbook, arguments.run)
+    print(f"和 {arguments.run} 对话：直接输入问题；空行或 Ctrl-D 结束。")
+    while True:
+        try:
+            question = input("问：").strip()
+        except EOFError:
+            return 0
+        if not question:
+            return 0
+        print("答：", end="")
+        shown = ""
+        for text in stream(model, tokenizer, [{"role": "user", "content": question}], Decoding(temperature=arguments.temperature)):
+            print(text[len(shown) :], end="", flush=True)
+            shown = text
+        print()

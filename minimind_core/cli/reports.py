@@ -1,0 +1,24 @@
+"""Verbs that write what is handed in."""
+
+from __future__ import annotations
+
+import argparse
+
+from minimind_core.config import Workbook
+from minimind_core.reporting.document import build_report
+from minimind_core.reporting.submission import build_submission
+
+
+def report(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Build the PDF."""
+    print(f"报告：{build_report(workbook, arguments.run)}")
+    return 0
+
+
+def submit(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Build the zip."""
+    path, missing = build_submission(workbook, arguments.run)
+    print(f"压缩包：{path}（{path.stat().st_size / 1e6:.1f} MB）")
+    for text in missing:
+        print(f"提醒：{text}")
+    return 0

@@ -1,0 +1,185 @@
+"""Parsers of stored bytes: MediaWiki API, Wikidata entity, encyclopaedia HTML and MusicBrainz pages to fact rows."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from selectolax.lexbor import LexborHTMLParser
+
+from minimind_core.collection.client import Page
+from minimind_core.collection.facts import LONGEST_VALUE, Fact
+from minimind_core.errors import WorkbookError
+
+# A page's own field names: ours. Fields that are not named here are left out.
+FIELDS = {
+    "出生日期": "出生日期", "出生": "出生日期", "birth_date": "出生日期", "生日": "出生日期",
+    "出生地": "出生地", "出生地点": "出生地", "birth_place": "出生地", "birthplace": "出生地",
+    "外文名": "英文名", "英文名": "英文名", "毕业院校": "毕业院校", "母校": "毕业院校", "education": "毕业院校",
+    "经纪公司": "经纪公司", "出道日期": "出道年份", "出道时间": "出道年份", "出道年份": "出道年份", "本名": "本名", "星座": "星座", "国籍": "国籍",
+    "歌手": "专辑歌手", "artist": "专辑歌手", "发行日期": "发行年份", "发行时间": "发行年份", "released": "发行年份",
+}  # fmt: skip
+WIKIDATA = {"P569": "出生日期", "P19": "出生地", "P69": "毕业院校", "P27": "国籍", "P1477": "本名", "P175": "专辑歌手", "P577": "发行年份"}
+YEARS = ("出道年份", "发行年份")  # attributes whose value is a year
+
+
+def tidy(value: str, attribute: str) -> str:
+    """A value without notes and markup; dates as 1979年1月18日, years as 2001年."""
+    value = re.sub(r"\[[\d\s\-注]+\]", "", html.unescape(value))
+    value = re.sub(r"\s+", " ", value).strip(" 　，,;；")
+    date = re.search(r"(\d{4})\s*[年/.\-]\s*0?(\d{1,2})\s*[月/.\-]\s*0?(\d{1,2})", value)
+    year = re.search(r"\d{4}", value)
+    if attribute in YEARS and year:
+        return f"{year[0]}年"
+    if date and attribute == "出生日期":
+        return f"{date[1]}年{date[2]}月{date[3]}日"
+    return value
+
+
+def make_facts(subject: str, fields: Mapping[str, str], page: Page) -> list[Fact]:
+    """Known fields as facts, the first of each attribute; empty and long values are left out."""
+    found: dict[str, Fact] = {}
+    for name, value in fields.items():
+        attribute = FIELDS.get(re.sub(r"\s", "", name))
+        tidied = tidy(value, attribute) if attribute else ""
+        if tidied and len(tidied) <= LONGEST_VALUE and attribute not in found:
+            found[attribute] = Fact(subject, attribute, tidied, page.url, page.retrieved)
+    return list(found.values())
+
+
+def load_json(page: Page) -> dict[str, Any]:
+    """A JSON body, which must be an object."""
+    try:
+        value = json.loads(page.text)
+    except json.JSONDecodeError as error:
+        raise WorkbookError(f"{page.url}: 不是合法的 JSON（{error}）。请检查网址。") from error
+    if not isinstance(value, dict):
+        raise WorkbookError(f"{page.url}: JSON 的最外层应是对象。请检查网址。")
+    return value
+
+
+def mediawiki_url(site: str, title: str) -> str:
+    """API address of a page's introduction and wikitext, for example site https://zh.wikipedia.org."""
+    query = "action=query&format=json&formatversion=2&redirects=1&prop=extracts%7Crevisions&exintro=1&explaintext=1&rvprop=content&rvslots=main"
+    return f"{site.rstrip('/')}/w/api.php?{query}&titles={quote(title)}"
+
+
+def plain_wikitext(text: str) -> str:
+    """Wikitext without links, templates, references and tags; a date template gives its date."""
+    text = re.sub(r"<!--.*?-->|<ref[^>/]*/>|<ref.*?</ref>", "", text, flags=re.DOTALL)
+    date = r"\{\{(?:birth date[^|}]*|bd|出生日期[^|}]*|start date)\|(\d{4})\|(\d{1,2})\|(\d{1,2})[^}]*\}\}"
+    text = re.sub(date, r"\1年\2月\3日", text, flags=re.IGNORECASE)
+    before = None
+    while before != text:
+        before, text = text, re.sub(r"\{\{[^{}]*\}\}", "", text)
+    text = re.sub(r"\[\[(?:[^|\]]*\|)?([^\]]*)\]\]", r"\1", text)
+    return re.sub(r"<[^>]+>|'{2,}", " ", text)
+
+
+def infobox(wikitext: str) -> dict[str, str]:
+    """Parameters of the first infobox template; nested templates and links may hold bars."""
+    start = re.search(r"\{\{\s*(?:Infobox|[^{}|\n]*信息框)", wikitext, re.IGNORECASE)
+    if not start:
+        return {}
+    depth, parts, last = 0, [], start.start()
+    for match in re.compile(r"\{\{|\[\[|\}\}|\]\]|\|").finditer(wikitext, start.start()):
+        depth += {"{{": 1, "[[": 1, "}}": -1, "]]": -1}.get(match[0], 0)
+        if depth == 1 and match[0] == "|" or depth == 0:
+            parts.append(wikitext[last : match.start()])
+            last = match.end()
+        if depth == 0:
+            break
+    pairs = (part.split("=", 1) for part in parts[1:] if "=" in part)
+    return {name.strip().lower(): plain_wikitext(value) for name, value in pairs}
+
+
+def parse_mediawiki(page: Page) -> list[Fact]:
+    """Facts of the infobox of each page in an answer to `mediawiki_url`."""
+    facts: list[Fact] = []
+    for item in load_json(page).get("query", {}).get("pages", []):
+        if item.get("missing") or not item.get("revisions"):
+            raise WorkbookError(f"{page.url}: 百科里没有“{item.get('title', '')}”这个条目。请换一个标题。")
+        facts += make_facts(item["title"], infobox(item["revisions"][0]["slots"]["main"]["content"]), page)
+    return facts
+
+
+def parse_extract(page: Page) -> dict[str, str]:
+    """Titles and introductions of an answer to `mediawiki_url`."""
+    return {item["title"]: item.get("extract", "") for item in load_json(page).get("query", {}).get("pages", [])}
+
+
+def wikidata_value(value: Any, labels: Mapping[str, str]) -> str:
+    """A claim's value as text: time, monolingual text, plain text, or the label of another entity."""
+    if isinstance(value, str):
+        return value
+    if "time" in value:
+        return re.sub(r"^\+?(\d{4})-(\d\d)-(\d\d).*", r"\1-\2-\3", value["time"])
+    return value.get("text") or labels.get(value.get("id", ""), "")
+
+
+def parse_wikidata(page: Page, labels: Mapping[str, str] | None = None) -> list[Fact]:
+    """Facts of entity JSON (Special:EntityData/Q….json); `labels` names the entities that claims point to."""
+    facts: list[Fact] = []
+    for entity in load_json(page).get("entities", {}).values():
+        names = entity.get("labels", {})
+        subject = next((names[code]["value"] for code in ("zh-cn", "zh-hans", "zh", "en") if code in names), entity.get("id", ""))
+        for code, attribute in WIKIDATA.items():
+            for claim in entity.get("claims", {}).get(code, [])[:1]:
+                raw = claim.get("mainsnak", {}).get("datavalue", {}).get("value")
+                value = tidy(wikidata_value(raw, labels or {}), attribute) if raw is not None else ""
+                if value and len(value) <= LONGEST_VALUE:
+                    facts.append(Fact(subject, attribute, value, page.url, page.retrieved))
+    return facts
+
+
+def parse_encyclopaedia(page: Page) -> list[Fact]:
+    """Facts of an encyclopaedia page whose fact box is a list of <dt> and <dd> (or a table of <th> and <td>)."""
+    tree = LexborHTMLParser(page.text)
+    for node in tree.css("script, style, sup"):
+        node.decompose()
+    title = tree.css_first("h1")
+    if title is None:
+        raise WorkbookError(f"{page.url}: 页面里没有 <h1> 标题，认不出条目名。请换一个页面。")
+    names, values = tree.css("dt, th"), tree.css("dd, td")
+    pairs = zip(names, values, strict=False)
+    subject = re.sub(r"\s*[（(].*$", "", title.text(strip=True))
+    return make_facts(subject, {name.text(strip=True).rstrip("：:"): value.text(separator=" ", strip=True) for name, value in pairs}, page)
+
+
+def musicbrainz_fields(value: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(subject, attribute, value) of an artist with its release groups, or of a release group."""
+    if value.get("type") in ("Person", "Group") or "life-span" in value:
+        yield value["name"], "出生日期", (value.get("life-span") or {}).get("begin") or ""
+        yield value["name"], "出生地", (value.get("begin-area") or {}).get("name") or ""
+    groups = value.get("release-groups", [value] if "first-release-date" in value else [])
+    for group in groups:
+        yield f"《{group['title']}》", "发行年份", group.get("first-release-date", "")
+        artist = "".join(credit.get("name", "") for credit in group.get("artist-credit", [])) or value.get("name", "")
+        yield f"《{group['title']}》", "专辑歌手", artist
+
+
+def parse_musicbrainz(page: Page) -> list[Fact]:
+    """Facts of /ws/2/artist/…?fmt=json&inc=release-groups or /ws/2/release-group/…."""
+    facts = []
+    for subject, attribute, value in musicbrainz_fields(load_json(page)):
+        if value := tidy(value, attribute):
+            facts.append(Fact(subject, attribute, value, page.url, page.retrieved))
+    return facts
+
+
+PARSERS = {"query": parse_mediawiki, "entities": parse_wikidata, "life-span": parse_musicbrainz, "first-release-date": parse_musicbrainz}
+
+
+def parse_page(page: Page) -> list[Fact]:
+    """Recognise the kind of a page by its content, and parse it."""
+    if not page.text.lstrip().startswith("{"):
+        return parse_encyclopaedia(page)
+    value = load_json(page)
+    for key, parser in PARSERS.items():
+        if key in value:
+            return parser(page)
+    raise WorkbookError(f"{page.url}: 认不出这种 JSON。支持 MediaWiki API、Wikidata 实体和 MusicBrainz。")
