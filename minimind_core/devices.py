@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from functools import cache
 
 import torch
+from torch import nn
 
 from minimind_core.errors import WorkbookError
 
@@ -29,6 +30,16 @@ def fast_bfloat16(kind: str) -> bool:
     return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def autocast(device: torch.device) -> AbstractContextManager:
-    """Matrix products in bfloat16 where that is fast; weights, sums and losses stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device.type))
+def autocast(device: torch.device, wanted: bool = True) -> AbstractContextManager:
+    """Matrix products in bfloat16 where that is fast (and `wanted`); sums and losses stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and fast_bfloat16(device.type))
+
+
+def lower_frozen(model: nn.Module) -> nn.Module:
+    """Store matrices that are not trained in bfloat16 where that is fast: half the memory, and no conversion at every step."""
+    device = next(model.parameters()).device
+    if fast_bfloat16(device.type):
+        for parameter in model.parameters():
+            if parameter.dim() == 2 and not parameter.requires_grad:
+                parameter.data = parameter.data.bfloat16()
+    return model

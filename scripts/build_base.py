@@ -8,7 +8,9 @@ Run it again after an interruption: each stage goes on from its last checkpoint.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ import torch
 from tokenizers import Tokenizer
 
 from minimind_core.config import ModelConfig, TrainConfig
+from minimind_core.devices import choose_device, fast_bfloat16
+from minimind_core.evaluation import base_quality
 from minimind_core.files import replacing, write_json, write_text
 from minimind_core.modeling.checkpoint import save_base
 from minimind_core.modeling.minimind import MiniMind
@@ -27,6 +31,8 @@ from minimind_core.training.trainer import train
 
 ROW = 256  # tokens a row
 HELD_OUT = 60  # held-out documents of each group that are measured
+NGRAM_CHARACTERS = 2_000_000  # of the training mix that the 5-gram model sees
+TESTS = Path(__file__).resolve().parents[1] / "tests" / "data"
 EARLY = {"prose": 0.38, "counselling": 0.14, "docs": 0.13, "law": 0.10, "dialogue": 0.20, "copy": 0.05}
 MIDDLE = {"prose": 0.28, "counselling": 0.12, "docs": 0.10, "law": 0.06, "dialogue": 0.36, "copy": 0.08}
 LATE = {"prose": 0.18, "counselling": 0.10, "docs": 0.06, "law": 0.04, "dialogue": 0.54, "copy": 0.08}
@@ -80,7 +86,7 @@ def prepare(corpus: Path, work: Path, stages: list[Stage]) -> None:
     write_json(work / "held_out.json", held_out)
 
 
-def run_stage(index: int, stage: Stage, work: Path) -> Path:
+def run_stage(index: int, stage: Stage, work: Path, device: torch.device) -> Path:
     """Train one stage (or go on with it) and return its final weights' file."""
     final = work / f"stage{index}.pt"
     if final.exists():
@@ -90,6 +96,7 @@ def run_stage(index: int, stage: Stage, work: Path) -> Path:
     if index:
         below = torch.load(work / f"stage{index - 1}.pt", weights_only=True)
         model.load_state_dict(pretraining.grow(below, stage.layers))
+    model.to(device)
     source = pretraining.PackedRows(np.load(work / f"stage{index}.npy"), stage.rows_per_step)
     log = (work / f"stage{index}.csv").open("a")
     for record in train(model, source, stage.train, checkpoint=work / f"stage{index}.checkpoint.pt"):
@@ -125,17 +132,46 @@ def measure(work: Path, stages: list[Stage], model: MiniMind, tokenizer: Tokeniz
                 "seconds": float(last[4]),
             }
         )
-    groups: dict[str, list[str]] = {}
-    for group, text in json.loads((work / "held_out.json").read_text(encoding="utf-8")):
-        groups.setdefault(group, []).append(text)
-    held_out = {g: pretraining.bits_per_byte(model, tokenizer, texts[:HELD_OUT]) for g, texts in sorted(groups.items())}
-    sample = [text for texts in groups.values() for text in texts[:HELD_OUT]]
-    size, count = sum(len(t.encode()) for t in sample), sum(len(e.ids) for e in tokenizer.encode_batch_fast(sample))
+    held_out = measure_held_out(work, stages, model, tokenizer)
+    prompts = (TESTS / "everyday_prompts.txt").read_text(encoding="utf-8").splitlines()
+    with (TESTS.parents[1] / "dataset" / "facts.csv").open(encoding="utf-8", newline="") as lines:
+        names = sorted({row["subject"] for row in csv.DictReader(lines)})[:100]
     return {
-        "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__, "stages": course,
-        "held_out_bits_per_byte": held_out, "held_out_documents_per_group": HELD_OUT, "bytes_per_token": size / count,
+        "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__, "platform": platform.platform(),
+        "precision": "bfloat16" if fast_bfloat16(model.device.type) else "float32", "device": str(model.device), "stages": course,
+        "held_out_documents_per_group": HELD_OUT, **held_out, "copying": base_quality.copying(model, tokenizer, names),
+        "everyday": base_quality.everyday(model, tokenizer, prompts),
         "characters": [{"group": g, "shard": s, "licence": licence, "characters": n} for (g, s, licence), n in sorted(shards.items())],
     }  # fmt: skip
+
+
+def measure_held_out(work: Path, stages: list[Stage], model: MiniMind, tokenizer: Tokenizer) -> dict:
+    """Bits per byte of held-out documents by group and over all: the model, `xz -9`, and 5-grams of the last stage's rows."""
+    groups: dict[str, list[str]] = {}
+    for group, text in json.loads((work / "held_out.json").read_text(encoding="utf-8")):
+        if len(groups.setdefault(group, [])) < HELD_OUT:
+            groups[group].append(text)
+    groups["all"] = [text for texts in groups.values() for text in texts]
+    rows = np.concatenate([np.load(work / f"stage{i}.npy") for i in range(len(stages))])
+    np.random.default_rng(0).shuffle(rows)
+    taught = tokenizer.decode_batch(rows[: NGRAM_CHARACTERS // ROW, 1:].tolist(), skip_special_tokens=False)
+    ngram = base_quality.NGram(taught)
+    size = sum(len(t.encode()) for t in groups["all"])
+    count = sum(len(e.ids) for e in tokenizer.encode_batch_fast(groups["all"]))
+    return {
+        "bytes_per_token": size / count,
+        "held_out_bits_per_byte": {g: pretraining.bits_per_byte(model, tokenizer, texts) for g, texts in sorted(groups.items())},
+        "xz_bits_per_byte": {g: base_quality.xz_bits_per_byte(texts) for g, texts in sorted(groups.items())},
+        "five_gram_bits_per_byte": {g: ngram.bits_per_byte(texts) for g, texts in sorted(groups.items())},
+    }
+
+
+def write_hashes(work: Path, folder: Path) -> None:
+    """documents.npz: sorted 64-bit hashes of all documents trained on and of all held out, for the tests."""
+    trained = {key for key, *_ in json.loads((work / "documents.json").read_text(encoding="utf-8"))}
+    kept = {pretraining.text_key(text) for _, text in json.loads((work / "held_out.json").read_text(encoding="utf-8"))}
+    with replacing(folder / "documents.npz") as temporary:
+        np.savez_compressed(temporary, trained=np.array(sorted(trained), np.uint64), held_out=np.array(sorted(kept), np.uint64))
 
 
 def write_card(folder: Path, facts: dict) -> None:
@@ -144,11 +180,17 @@ def write_card(folder: Path, facts: dict) -> None:
     stages = "\n".join(
         f"| {s['layers']} | {s['steps']} | {s['tokens']:,} | {s['mean_loss']:.3f} | {s['seconds'] / 60:.0f} |" for s in facts["stages"]
     )
-    bits = "\n".join(f"| {group} | {value:.3f} |" for group, value in facts["held_out_bits_per_byte"].items())
+    kinds = ("held_out_bits_per_byte", "five_gram_bits_per_byte", "xz_bits_per_byte")
+    bits = "\n".join(f"| {group} | " + " | ".join(f"{facts[kind][group]:.3f}" for kind in kinds) + " |" for group in facts[kinds[0]])
+    answers = "\n".join(f"| {a['question']} | {a['answer'].replace(chr(10), ' ')} |" for a in facts["everyday"]["answers"][:30])
     data = "\n".join(f"| {d['group']} | {d['shard']} | {d['licence']} | {d['characters']:,} |" for d in facts["characters"])
     template = (Path(__file__).parent / "base_card.md").read_text(encoding="utf-8")
+    everyday, copied = facts["everyday"], facts["copying"]
     values = {
-        "stages": stages, "bits": bits, "data": data, "parameters": f"{facts['parameters']:,}",
+        "stages": stages, "bits": bits, "data": data, "answers": answers, "parameters": f"{facts['parameters']:,}",
+        "hardware": f"{facts['platform']}，{facts['precision']}", "minutes": f"{sum(s['seconds'] for s in facts['stages']) / 60:.0f}",
+        "tokens": f"{sum(s['tokens'] for s in facts['stages']):,}", "copying": f"{copied['right']}/{copied['n']}",
+        "ended": f"{everyday['ended']['share']:.0%}", "repetition": f"{everyday['repetition']['share']:.0%}",
         "bytes": f"{facts['bytes_per_token']:.2f}", "documents": str(facts["held_out_documents_per_group"]),
     }  # fmt: skip
     for name, value in values.items():
@@ -162,7 +204,8 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/base"))
     parser.add_argument("--out", type=Path, default=Path("weights/base"))
-    parser.add_argument("--plan", choices=("cpu", "probe"), default="cpu")
+    parser.add_argument("--plan", choices=("cpu", "cuda", "probe"), default="cpu")
+    parser.add_argument("--device", default="auto", help="cuda, mps, cpu or auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -170,12 +213,15 @@ def main() -> None:
     started = time.time()
     prepare(arguments.corpus, arguments.work, stages)
     print(f"prepared in {time.time() - started:.0f} s", flush=True)
+    device = choose_device(arguments.device)
     for index, stage in enumerate(stages):
-        final = run_stage(index, stage, arguments.work)
+        final = run_stage(index, stage, arguments.work, device)
     model = MiniMind(ModelConfig())
     model.load_state_dict(torch.load(final, weights_only=True))
     tokenizer = load_tokenizer(arguments.work / "tokenizer.json")
+    model.eval()
     save_base(model, tokenizer, arguments.out)
+    write_hashes(arguments.work, arguments.out)
     write_card(arguments.out, measure(arguments.work, stages, model, tokenizer))
 
 

@@ -9,8 +9,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from minimind_core.conversations.schema import Conversation
+from minimind_core.devices import autocast
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, Message, encode_prompt, shared_prefix
+from minimind_core.training.batches import encode_rows, make_batch
+from minimind_core.training.trainer import IGNORE
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Session:
 
     def __init__(self, model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> None:
         self.model, self.decoding = model, decoding
-        self.generator = torch.Generator().manual_seed(decoding.seed)
+        self.device = model.device
+        self.generator = torch.Generator(self.device).manual_seed(decoding.seed)
         shared = shared_prefix(prompts)
         width = max(map(len, prompts)) - shared
         tokens = torch.full((len(prompts), width), PAD_ID)
@@ -66,26 +71,27 @@ class Session:
         for row, prompt in enumerate(prompts):  # padded on the left, so that every row's next token is its last column
             tokens[row, width - len(prompt) + shared :] = torch.tensor(prompt[shared:])
             real[row, width - len(prompt) + shared :] = True
-        cache = expand_cache(model.hidden(torch.tensor([prompts[0][:shared]]))[1], len(prompts)) if shared else None
-        self.visible = torch.cat((torch.ones(len(prompts), shared, dtype=torch.bool), real), 1)
+        tokens, real = tokens.to(self.device), real.to(self.device)
+        cache = expand_cache(model.hidden(torch.tensor([prompts[0][:shared]], device=self.device))[1], len(prompts)) if shared else None
+        self.visible = torch.cat((real.new_ones(len(prompts), shared), real), 1)
         self.position = shared + real.sum(1)  # (B,) position of the next token
         positions = (shared + real.cumsum(1) - 1).clamp(min=0)
-        causal = torch.ones(width, shared + width, dtype=torch.bool).tril(shared)
-        itself = torch.eye(width, shared + width, dtype=torch.bool).roll(shared, 1)  # a padding row must see something
+        causal = real.new_ones(width, shared + width).tril(shared)
+        itself = torch.eye(width, shared + width, dtype=torch.bool, device=self.device).roll(shared, 1)  # a padding row must see something
         mask = (causal & self.visible[:, None, :] | itself)[:, None]
         states, self.cache = model.hidden(tokens, cache, mask, positions)
         self.logits = model.logits(states[:, -1]).float()
-        self.written = torch.zeros(self.logits.shape, dtype=torch.bool)
+        self.written = torch.zeros_like(self.logits, dtype=torch.bool)
 
     def next(self) -> Tensor:
         """Choose every row's next token, (B,)."""
         token = choose(self.logits, self.written, self.decoding, self.generator)
-        self.written[torch.arange(len(token)), token] = True
+        self.written[torch.arange(len(token), device=self.device), token] = True
         return token
 
     def advance(self, token: Tensor) -> None:
         """Feed the chosen tokens."""
-        self.visible = torch.cat((self.visible, torch.ones(len(token), 1, dtype=torch.bool)), 1)
+        self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
         states, self.cache = self.model.hidden(token[:, None], self.cache, self.visible[:, None, None, :], self.position[:, None])
         self.position = self.position + 1
         self.logits = self.model.logits(states[:, -1]).float()
@@ -97,23 +103,33 @@ class Session:
         self.logits, self.written = self.logits[rows], self.written[rows]
 
 
+def lowered(model: MiniMind) -> bool:
+    """Whether the model's matrices are bfloat16, so that its products should be too."""
+    return model.model.embed_tokens.weight.dtype == torch.bfloat16
+
+
 @torch.no_grad()
 def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> list[tuple[list[int], bool]]:
     """New token ids of each prompt and whether the end token came; finished rows leave the batch."""
-    session = Session(model, prompts, decoding)
-    answers: list[list[int]] = [[] for _ in prompts]
-    ended = [False] * len(prompts)
-    active = torch.arange(len(prompts))
-    for step in range(decoding.max_new_tokens + 1):
+    with autocast(model.device, lowered(model)):
+        return write_answers(Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens)
+
+
+def write_answers(session: Session, count: int, longest: int) -> list[tuple[list[int], bool]]:
+    """Run a session to its end; what `generate_ids` returns."""
+    answers: list[list[int]] = [[] for _ in range(count)]
+    ended = [False] * count
+    active = torch.arange(count)
+    for step in range(longest + 1):
         token = session.next()
-        going = token != END_ID
+        going = (token != END_ID).cpu()
         for row in active[~going].tolist():
             ended[row] = True
-        active, token = active[going], token[going]
-        if not len(active) or step == decoding.max_new_tokens:
+        active, token = active[going], token[going.to(session.device)]
+        if not len(active) or step == longest:
             break
         if not going.all():
-            session.keep(going)
+            session.keep(going.to(session.device))
         for row, value in zip(active.tolist(), token.tolist(), strict=True):
             answers[row].append(value)
         session.advance(token)
@@ -152,12 +168,29 @@ def generate(
 @torch.no_grad()
 def stream(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> Iterator[str]:
     """The growing answer of one dialogue, after every token."""
-    session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding)
-    ids: list[int] = []
-    for _ in range(decoding.max_new_tokens):
-        token = session.next()
-        if token.item() == END_ID:
-            break
-        ids.append(int(token))
-        yield tokenizer.decode(ids).rstrip("�")
-        session.advance(token)
+    with autocast(model.device, lowered(model)):
+        session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding)
+        ids: list[int] = []
+        for _ in range(decoding.max_new_tokens):
+            token = session.next()
+            if token.item() == END_ID:
+                break
+            ids.append(int(token))
+            yield tokenizer.decode(ids).rstrip("\ufffd")
+            session.advance(token)
+
+
+@torch.no_grad()
+def confident_shares(model: MiniMind, tokenizer: Tokenizer, rows: Sequence[Conversation], batch_size: int = 32) -> list[float]:
+    """Of each conversation's answer tokens the share with a probability above one half: what greedy decoding will find."""
+    encoded = encode_rows(rows, tokenizer)
+    shares: list[float] = []
+    for start in range(0, len(encoded), batch_size):
+        batch = make_batch(encoded[start : start + batch_size], 0)
+        labels = batch.labels.to(model.device)
+        with autocast(model.device, lowered(model)):
+            logits = model(batch.tokens.to(model.device))
+        chance = logits.float().softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        learned = labels != IGNORE
+        shares += (((chance > 0.5) & learned).sum(1) / learned.sum(1)).tolist()
+    return shares

@@ -62,3 +62,10 @@ def share_with_interval(right: int, total: int) -> dict[str, float | int]:
     """A share as results files hold it."""
     low, high = wilson(right, total)
     return {"right": right, "n": total, "share": right / total if total else 0.0, "low": low, "high": high}
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value that two runs are equally good, from the questions that just one of them got right (McNemar 1947)."""
+    total, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(total, k) for k in range(fewer + 1)) / 2**total
+    return min(1.0, 2 * tail)

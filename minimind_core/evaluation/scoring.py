@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from minimind_core.config import PROFILES, Workbook
+from minimind_core.conversations.mixing import dataset_file
+from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.errors import WorkbookError
-from minimind_core.evaluation.suites import load_suites, run_suites, summarize
+from minimind_core.evaluation.generation import confident_shares
+from minimind_core.evaluation.metrics import mcnemar
+from minimind_core.evaluation.retrieval import Lookup
+from minimind_core.evaluation.suites import Graded, grade_all, load_suites, run_suites, summarize
 from minimind_core.files import write_json
+from minimind_core.modeling.minimind import MiniMind
+from minimind_core.training.batches import encode_rows, make_batch
 from minimind_core.training.runs import load_run, run_folder
+from minimind_core.training.trainer import mean_loss
 
 
 def results_file(workbook: Workbook, name: str) -> Path:
@@ -22,27 +32,61 @@ def results_file(workbook: Workbook, name: str) -> Path:
 
 
 def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> dict[str, Any]:
-    """Ask every suite, write report/results/run_NAME.json and return its content."""
-    limit = PROFILES[profile or workbook.profile].test_questions
-    model, tokenizer = load_run(workbook, name)
-    suites = load_suites(workbook, limit)
-    total = sum(map(len, suites.values()))
+    """Ask every suite, write report/results/run_NAME.json and return its content; `retrieval` is look-up instead of a model."""
+    suites = load_suites(workbook, PROFILES[profile or workbook.profile].test_questions)
     started = time.monotonic()
-    with tqdm(total=total, desc=f"测试 {name}", unit="题", disable=None) as bar:
-        graded = run_suites(model, tokenizer, workbook, suites, report=bar.update)
+    extra: dict[str, Any] = {}
+    with tqdm(total=sum(map(len, suites.values())), desc=f"测试 {name}", unit="题", disable=None) as bar:
+        if name == "retrieval":
+            lookup = Lookup(read_conversations(dataset_file(workbook, "train")))
+            graded = grade_all(workbook, suites, [lookup.answer(row) for rows in suites.values() for row in rows])
+        else:
+            model, tokenizer = load_run(workbook, name)
+            graded = run_suites(model, tokenizer, workbook, suites, report=bar.update)
+            extra = {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, graded)}
     settings_file = run_folder(workbook, name) / "run.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
     result = {
         "run": settings, "seed": workbook.seed, "seconds": time.monotonic() - started,
-        **summarize(graded), "answers": [item.as_dict() for item in graded],
+        **summarize(graded), **extra, "answers": [item.as_dict() for item in graded],
     }  # fmt: skip
     write_json(results_file(workbook, name), result)
     return result
 
 
+def everyday_loss(workbook: Workbook, model: MiniMind, tokenizer: Tokenizer) -> dict[str, float] | None:
+    """Mean loss on the base's own answers to everyday prompts, nats per token: what a run adds to it has been forgotten."""
+    card = workbook.base / "training.json"
+    pairs = json.loads(card.read_text(encoding="utf-8")).get("everyday", {}).get("answers") if card.is_file() else None
+    if not pairs:
+        return None
+    rows = encode_rows([dialogue(p["question"], p["answer"]) for p in pairs if p["answer"].strip()], tokenizer)
+    return {"loss": mean_loss(model, [make_batch(rows[i : i + 32], 0) for i in range(0, len(rows), 32)]), "n": len(rows)}
+
+
+def not_learned(model: MiniMind, tokenizer: Tokenizer, suites: dict[str, list[Conversation]], graded: Sequence[Graded]) -> list[dict[str, Any]]:
+    """Facts that were answered wrongly, the least known first, with the share of answer tokens whose probability exceeds one half."""
+    asked = [row for rows in suites.values() for row in rows]
+    missed = {(r.meta["subject"], r.meta["attribute"]): r for r, g in zip(asked, graded, strict=True) if not g.right and g.suite.startswith("music")}
+    shares = confident_shares(model, tokenizer, list(missed.values()))
+    found = [{"subject": s, "attribute": a, "confident": share} for (s, a), share in zip(missed, shares, strict=True)]
+    return sorted(found, key=lambda item: item["confident"])
+
+
+def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """For each suite the questions that just one of two results got right, and McNemar's p-value; both asked the same questions."""
+    verdicts = [{(a["suite"], a["question"], a["expected"]): a["right"] for a in result["answers"]} for result in (first, second)]
+    found = {}
+    for suite in {key[0]: None for key in verdicts[0]}:
+        shared = [key for key in verdicts[0] if key[0] == suite and key in verdicts[1]]
+        only = [sum(verdicts[i][key] and not verdicts[1 - i][key] for key in shared) for i in (0, 1)]
+        found[suite] = {"n": len(shared), "only_first": only[0], "only_second": only[1], "p": mcnemar(*only)}
+    return found
+
+
 def load_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
     """All evaluated runs, the base first."""
-    files = sorted(workbook.results.glob("run_*.json"), key=lambda p: (p.stem != "run_base", p.stem))
+    files = sorted(workbook.results.glob("run_*.json"), key=lambda p: (p.stem != "run_base", p.stem != "run_retrieval", p.stem))
     if not files:
         raise WorkbookError(f"{workbook.results}: 还没有测试结果。请先运行 minimind evaluate 或笔记本 05、06。")
     return {path.stem.removeprefix("run_"): json.loads(path.read_text(encoding="utf-8")) for path in files}

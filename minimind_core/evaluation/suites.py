@@ -99,9 +99,14 @@ def run_suites(
     decoding: Decoding | None = None,
 ) -> list[Graded]:
     """Ask every question of every suite, one batch run for all."""
-    asked = [(suite, row) for suite, rows in suites.items() for row in rows]
-    answers = generate(model, tokenizer, [row.messages[:-1] for _, row in asked], decoding, report=report)
+    rows = [row for rows in suites.values() for row in rows]
+    return grade_all(workbook, suites, generate(model, tokenizer, [row.messages[:-1] for row in rows], decoding, report=report))
+
+
+def grade_all(workbook: Workbook, suites: dict[str, list[Conversation]], answers: Sequence[Answer]) -> list[Graded]:
+    """Judge the answers to all suites' questions, given in the suites' order."""
     rivals = rivals_by_attribute(workbook)
+    asked = [(suite, row) for suite, rows in suites.items() for row in rows]
     return [grade(suite, row, answer, rivals) for (suite, row), answer in zip(asked, answers, strict=True)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import lzma
 import math
@@ -49,6 +50,11 @@ SINGERS = re.compile(
 )
 
 
+def text_key(text: str) -> int:
+    """Stable 64-bit hash of a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
 @dataclass(frozen=True)
 class Document:
     """One text of the corpus; `text` of a dialogue is the rendered conversation."""
@@ -61,7 +67,7 @@ class Document:
     @property
     def key(self) -> int:
         """Stable 64-bit hash of the text."""
-        return int.from_bytes(hashlib.sha256(self.text.encode()).digest()[:8], "big")
+        return text_key(self.text)
 
     @property
     def held_out(self) -> bool:
@@ -135,7 +141,7 @@ def sample_mix(documents: Sequence[Document], shares: dict[str, float], tokens: 
         members = [d for d in pool if d.group == group and not d.held_out]
         members.sort(key=lambda d: rng.expovariate(d.weight))
         characters = share * tokens * 1.45  # about 1.45 characters a token
-        for document in members:
+        for document in itertools.cycle(members):  # a plan larger than the corpus passes over it again
             if characters <= 0:
                 break
             chosen.append(document)

@@ -23,6 +23,7 @@ import minimind_core
 from minimind_core.config import PROFILES, Profile, Workbook
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import read_conversations
+from minimind_core.devices import choose_device, fast_bfloat16, lower_frozen
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_json, write_text
 from minimind_core.modeling.checkpoint import load_base
@@ -108,7 +109,9 @@ class Run:
         return self.folder / "checkpoint.pt"
 
 
-def prepare_run(workbook: Workbook, name: str, profile_name: str | None = None, *, resume: bool = False, data: Path | None = None) -> Run:
+def prepare_run(
+    workbook: Workbook, name: str, profile_name: str | None = None, *, resume: bool = False, data: Path | None = None, device: str = "auto"
+) -> Run:
     """Load base and data and add the adapter; with `resume` the checkpoint of an interrupted run is kept."""
     run_folder(workbook, name)  # refuses an unusable name before anything is loaded
     if name == "base":
@@ -118,7 +121,7 @@ def prepare_run(workbook: Workbook, name: str, profile_name: str | None = None, 
     profile = replace(profile, train=replace(profile.train, seed=workbook.seed), lora=replace(profile.lora, seed=workbook.seed))
     data = data or dataset_file(workbook, "train")
     model, tokenizer = load_base(workbook.base)
-    add_lora(model, profile.lora)
+    lower_frozen(add_lora(model, profile.lora).to(choose_device(device)))
     rows = encode_rows(read_conversations(data)[: profile.train_rows], tokenizer)
     source = ConversationBatches(rows, profile.epochs, profile.tokens_per_step, workbook.seed)
     watched = read_conversations(dataset_file(workbook, "music_qa_valid"))
@@ -131,7 +134,8 @@ def prepare_run(workbook: Workbook, name: str, profile_name: str | None = None, 
         "lora": profile.lora.as_dict(), "train": dataclasses.asdict(profile.train), "epochs": profile.epochs,
         "tokens_per_step": profile.tokens_per_step, "trainable_parameters": lora_parameter_count(model),
         "base_parameters": sum(p.numel() for p in model.parameters()) - lora_parameter_count(model),
-        "persona": dataclasses.asdict(workbook.persona), **environment(),
+        "persona": dataclasses.asdict(workbook.persona), "device": str(model.device),
+        "precision": "bfloat16" if fast_bfloat16(model.device.type) else "float32", **environment(),
     }  # fmt: skip
     run = Run(workbook, name, profile, model, tokenizer, source, [make_batch(watched_rows, 0)], settings)
     if run.checkpoint.exists():
@@ -174,10 +178,17 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(lines) if None not in row.values()]
 
 
-def load_run(workbook: Workbook, name: str) -> tuple[MiniMind, Tokenizer]:
-    """The model of a run, adapter merged; the name `base` is the base model alone."""
-    if name == "base":
-        return load_base(workbook.base)
+def load_run(workbook: Workbook, name: str, device: str = "auto") -> tuple[MiniMind, Tokenizer]:
+    """The model of a run, adapter merged, ready for answers; the name `base` is the base model alone."""
+    model, tokenizer = load_base(workbook.base)
+    if name != "base":
+        merge_lora(load_adapter(adapter_file(workbook, name), model))
+    model.requires_grad_(False).eval()
+    return lower_frozen(model.to(choose_device(device))), tokenizer
+
+
+def adapter_file(workbook: Workbook, name: str) -> Path:
+    """The adapter of a run that was trained on the workbook's base."""
     folder = run_folder(workbook, name)
     if not (folder / "adapter.safetensors").is_file():
         known = sorted(p.parent.name for p in workbook.runs.glob("*/adapter.safetensors"))
@@ -185,5 +196,4 @@ def load_run(workbook: Workbook, name: str) -> tuple[MiniMind, Tokenizer]:
     settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     if settings["base_sha256"] != file_sha256(workbook.base / "model.safetensors"):
         raise WorkbookError(f"{folder}: 这个适配器是在另一个基座上训练的。请把 workbook.toml 的 base 改回 {settings['base']}，或重新训练。")
-    model, tokenizer = load_base(workbook.base)
-    return merge_lora(load_adapter(folder / "adapter.safetensors", model)).eval(), tokenizer
+    return folder / "adapter.safetensors"
