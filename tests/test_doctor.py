@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from minimind_core.conversations import doctor
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
-from minimind_core.conversations.similarity import jaccard, near_duplicates, shingles
+from minimind_core.conversations.similarity import jaccard, near_duplicates, repetitions, shingles
 
 
 def line(question="问一个问题", answer="这是回答。", **extra) -> str:
@@ -87,10 +87,17 @@ def test_fixing_twice_is_fixing_once(tmp_path_factory, pairs):
 
 
 def test_near_duplicates_are_those_that_exact_comparison_finds():
-    texts = [f"请问第{i}位歌手的第一张专辑叫什么名字我想知道{'呀' * (i % 3)}" for i in range(60)] + ["完全不同的一句话"]
-    pairs = {(i, j) for i, a in enumerate(texts) for j, b in enumerate(texts[:i]) if jaccard(shingles(a), shingles(b)) >= 0.9}
-    found = {(i, j) for i, j, _ in near_duplicates(texts, texts, 0.9, earlier_only=True)}
-    assert {i for i, _ in found} == {i for i, _ in pairs} and found <= pairs
+    names = "甲乙丙丁戊己庚辛壬癸子丑寅卯辰巳午未申酉"
+    texts = [
+        f"昨天晚上我和几个朋友一起听歌有人问起{n}位歌手的第一张专辑到底叫什么名字大家想了很久也没有想出来所以今天来请教你{'呀' * (i % 3)}"
+        for i, n in enumerate(names)
+    ] + ["完全不同的一句话"]
+    pairs = {(i, j) for i, a in enumerate(texts) for j, b in enumerate(texts) if jaccard(shingles(a), shingles(b)) >= 0.85}
+    found = near_duplicates(texts, texts, 0.85)
+    assert {(i, j) for i, j, _ in found} == {(i, min(b for a, b in pairs if a == i)) for i in range(len(texts))}
+    later = {(i, j) for i, j, _ in repetitions(texts, 0.85)}
+    assert later <= {(i, j) for i, j in pairs if j < i} and len(later) > 10
+    assert repetitions([], 0.85) == near_duplicates([], texts, 0.85) == []
 
 
 def test_capacity_warns_before_a_run_that_cannot_succeed():

@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = verb("doctor", "data", "检查 JSONL 数据文件", run=False)
     sub.add_argument("files", type=Path, nargs="+", help="要检查的文件")
     sub.add_argument("--limit", type=int, default=50, help="最多显示几条")
+    sub.add_argument("--json", type=Path, help="另存各文件每种问题的条数")
     sub.add_argument("--fix", type=Path, metavar="OUT", help="把能修的修好，写到另一个文件")
     sub = verb("train", "models", "LoRA 微调")
     sub.add_argument("--profile", choices=PROFILES, help="训练规模（默认取 workbook.toml）")

@@ -11,11 +11,12 @@ from minimind_core.collection.facts import Fact, read_facts, write_facts
 from minimind_core.collection.kdconv import agrees, compare, fetch_kdconv, read_kdconv
 from minimind_core.collection.sites import parse_page
 from minimind_core.config import PROFILES, ModelConfig, Workbook
-from minimind_core.conversations.doctor import capacity, examine, fix, leaks
+from minimind_core.conversations.doctor import capacity, examine, fix, leaks, summarize
 from minimind_core.conversations.mixing import dataset_file, write_dataset
 from minimind_core.conversations.recipes import RECIPES, build_recipe
 from minimind_core.conversations.schema import read_conversations
 from minimind_core.errors import WorkbookError
+from minimind_core.files import write_json
 
 
 def collect(workbook: Workbook, arguments: argparse.Namespace) -> int:
@@ -82,6 +83,8 @@ def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
     for finding in findings[: arguments.limit]:
         print(finding)
     errors = sum(finding.error for finding in findings)
+    if arguments.json:
+        write_json(arguments.json, summarize(arguments.files, findings))
     print(f"共 {errors} 个错误，{len(findings) - errors} 个提醒。")
     profile = PROFILES[workbook.profile]
     for path in [path for path in arguments.files if path.stem == "train" and not errors]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minimind_core.conversations.schema import Conversation, Turn, iterate_conversations, parse_line
-from minimind_core.conversations.similarity import near_duplicates
+from minimind_core.conversations.similarity import near_duplicates, repetitions
 from minimind_core.files import write_jsonl
 
 FOREIGN = re.compile(
@@ -115,25 +115,19 @@ def context(row: Conversation) -> str:
     return "\n".join(turn.content for turn in row.conversations[:-1])
 
 
-def digits(text: str) -> str:
-    """The numbers in a text: questions that differ in a date are different questions."""
-    return "".join(re.findall(r"\d", text))
-
-
 def near_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> list[Finding]:
     """Questions that say nearly the same as an earlier one; each text is compared once."""
-    first = {}
+    first: dict[str, int] = {}
     for line, row in rows:
         first.setdefault(context(row), line)
-    texts = list(first)
+    alike: dict[str, list[str]] = {}
+    for text in first:
+        alike.setdefault("".join(re.findall(r"\d", text)), []).append(text)  # questions that differ in a number differ
     findings = []
-    for index, other, score in near_duplicates(texts, texts, NEAR, earlier_only=True):
-        if digits(texts[index]) == digits(texts[other]):
-            findings.append(
-                Finding(
-                    path, first[texts[index]], False, f"与第 {first[texts[other]]} 行的问题几乎相同（相似度 {score:.2f}）", "若不是有意，请删去一行"
-                )
-            )
+    for texts in alike.values():
+        for index, other, score in repetitions(texts, NEAR) if len(texts) > 1 else ():
+            what = f"与第 {first[texts[other]]} 行的问题几乎相同（相似度 {score:.2f}）"
+            findings.append(Finding(path, first[texts[index]], False, what, "若不是有意，请删去一行"))
     return findings
 
 
@@ -145,6 +139,17 @@ def leaks(test: Path, train: Iterable[Conversation], least: float = 0.85) -> lis
         Finding(test, asked[index][0], True, f"测试问题“{asked[index][1].question}”也在训练数据里（相似度 {score:.2f}）", "请换一种问法")
         for index, _, score in near_duplicates([context(row) for _, row in asked], taught, least)
     ]
+
+
+def summarize(paths: Sequence[Path], findings: Sequence[Finding]) -> dict[str, dict]:
+    """For each file its rows and how often each kind of problem was found; quotes no text of the file."""
+    found = {}
+    for path in paths:
+        own = [f for f in findings if f.path == path]
+        kinds = Counter(re.sub(r"[：“（].*|第 \d+ 行的?|\d+ 个词元", "", f.what) for f in own)
+        rows = sum(1 for line in path.read_bytes().splitlines() if line.strip())
+        found[path.stem] = {"rows": rows, "errors": sum(f.error for f in own), "warnings": sum(not f.error for f in own), "kinds": dict(kinds)}
+    return found
 
 
 @dataclass(frozen=True)

@@ -53,26 +53,49 @@ def band_keys(texts: Sequence[str]) -> np.ndarray:
     return np.concatenate(keys) if keys else np.empty((0, BANDS), np.uint64)
 
 
-def near_duplicates(texts: Sequence[str], others: Sequence[str], least: float, earlier_only: bool = False) -> list[tuple[int, int, float]]:
-    """For each text the first of `others` at least `least` similar: (index in texts, index in others, similarity).
+def ranges(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All (row, position) with left[row] <= position < right[row]."""
+    sizes = right - left
+    rows = np.repeat(np.arange(len(left)), sizes)
+    return rows, np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(left, sizes)
 
-    `earlier_only`: texts and others are the same list, and a text is compared with those before it.
-    """
+
+def near_duplicates(texts: Sequence[str], others: Sequence[str], least: float) -> list[tuple[int, int, float]]:
+    """For each text the first of `others` at least `least` similar: (index in texts, index in others, similarity)."""
     own, theirs = band_keys(texts), band_keys(others)
-    tables = [{} for _ in range(BANDS)]
-    for index, keys in enumerate(theirs.tolist()):
-        for table, key in zip(tables, keys, strict=True):
-            table.setdefault(key, []).append(index)
-    found = []
-    cached: dict[int, frozenset[str]] = {}
-    for index, keys in enumerate(own.tolist()):
-        candidates = sorted({other for table, key in zip(tables, keys, strict=True) for other in table.get(key, ())})
-        if earlier_only:
-            candidates = [other for other in candidates if other < index]
-        mine = shingles(texts[index]) if candidates else frozenset()
-        for other in candidates:
-            score = jaccard(mine, cached.setdefault(other, shingles(others[other])))
+    pairs = [np.empty((0, 2), np.int64)]
+    for band in range(BANDS):
+        order = np.argsort(theirs[:, band], kind="stable")
+        ordered = theirs[order, band]
+        rows, positions = ranges(np.searchsorted(ordered, own[:, band], "left"), np.searchsorted(ordered, own[:, band], "right"))
+        pairs.append(np.unique(np.stack((rows, order[positions]), 1), axis=0))
+    return verified(np.unique(np.concatenate(pairs), axis=0), texts, others, least)
+
+
+def repetitions(texts: Sequence[str], least: float) -> list[tuple[int, int, float]]:
+    """Texts at least `least` similar to an earlier one: (index, earlier index, similarity).
+
+    In every bucket a text is compared with the first and with the one before it, so that the work grows with the
+    number of texts, not with its square, however alike they are.
+    """
+    keys = band_keys(texts)
+    pairs = [np.empty((0, 2), np.int64)]
+    for band in range(BANDS):
+        order = np.argsort(keys[:, band], kind="stable")
+        ordered = keys[order, band]
+        first = order[np.searchsorted(ordered, ordered, "left")]
+        before = np.where(np.r_[False, ordered[1:] == ordered[:-1]], np.r_[order[:1], order[:-1]], order)
+        pairs += [np.stack((order, first), 1), np.stack((order, before), 1)]
+    found = np.unique(np.concatenate(pairs), axis=0)
+    return verified(found[found[:, 1] < found[:, 0]], texts, texts, least)
+
+
+def verified(pairs: np.ndarray, texts: Sequence[str], others: Sequence[str], least: float) -> list[tuple[int, int, float]]:
+    """Of candidate pairs (sorted) the first of each text whose exact similarity reaches `least`."""
+    found: dict[int, tuple[int, int, float]] = {}
+    for index, other in pairs.tolist():
+        if index not in found:
+            score = jaccard(shingles(texts[index]), shingles(others[other]))
             if score >= least:
-                found.append((index, other, score))
-                break
-    return found
+                found[index] = (index, other, score)
+    return list(found.values())

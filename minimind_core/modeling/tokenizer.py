@@ -82,7 +82,8 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list
 def count_tokens(tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]) -> list[int]:
     """Length of each rendered conversation, in tokens."""
     texts = ["".join(text for text, _ in chat_segments(messages)) for messages in conversations]
-    return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    chunks = (texts[i : i + 4096] for i in range(0, len(texts), 4096))  # encodings are large
+    return [len(encoding.ids) for chunk in chunks for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)]
 
 
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:

@@ -12,7 +12,7 @@ import pylopdf_fonts_zh_cn
 import typst
 
 from minimind_core.config import Workbook
-from minimind_core.conversations.mixing import FILES, dataset_file
+from minimind_core.conversations.mixing import FILES, dataset_file, exposures
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.scoring import load_results
@@ -28,14 +28,14 @@ REPORT_NAME = "大作业报告.pdf"
 def dataset_statistics(workbook: Workbook) -> dict[str, Any]:
     """Rows of each file, facts by attribute and the exposures of a fact in one epoch; also written to results."""
     splits = {name: read_conversations(dataset_file(workbook, name)) for name in FILES}
-    exposures = Counter((r.meta["subject"], r.meta["attribute"]) for r in splits["train"] if r.meta.get("kind") == "music")
-    attributes = Counter(attribute for _, attribute in exposures)
+    seen = exposures(splits["train"])
+    attributes = Counter(attribute for _, attribute in seen)
     statistics = {
         "rows": {name: len(rows) for name, rows in splits.items()},
-        "facts": len(exposures),
+        "facts": len(seen),
         "attributes": dict(attributes.most_common()),
         "kinds": dict(Counter(row.meta.get("kind", "") for row in splits["train"])),
-        "exposures_per_epoch": {"least": min(exposures.values(), default=0), "most": max(exposures.values(), default=0)},
+        "exposures_per_epoch": {"least": min(seen.values(), default=0), "most": max(seen.values(), default=0)},
         "answer_characters": sum(len(row.answer) for row in splits["train"]),
     }
     write_json(workbook.results / "dataset.json", statistics)
