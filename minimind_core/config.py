@@ -26,6 +26,7 @@ class ModelConfig:
     max_positions: int = 2048  # longest context the rotary table covers, tokens
     rope_theta: float = 1e6
     norm_eps: float = 1e-5
+    qk_norm: bool = False  # normalise each head's queries and keys, as minimind-3 (Qwen3's layout) does
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.n_heads or self.n_heads % self.n_kv_heads:

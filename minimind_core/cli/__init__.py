@@ -27,19 +27,11 @@ def temperature(text: str) -> float:
     return value
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All verbs and their options."""
-    parser = argparse.ArgumentParser(prog="minimind", description="MiniMind LoRA 工作簿")
-    parser.add_argument("--root", type=Path, help="项目目录（默认从当前目录向上找 workbook.toml）")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="命令")
+Verb = Callable[..., argparse.ArgumentParser]
 
-    def verb(name: str, module: str, text: str, run: bool = True) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(name, help=text, description=text)
-        sub.set_defaults(function=deferred(module, name.replace("-", "_")))
-        if run:
-            sub.add_argument("--run", default="main", help="运行名（默认 main；base 是基座模型）")
-        return sub
 
+def add_data_verbs(verb: Verb) -> None:
+    """Verbs that make and check data."""
     sub = verb("collect", "data", "检查事实表，抓取网页，与 KdConv 三元组对照", run=False)
     sub.add_argument("--url", nargs="+", help="百科、MediaWiki API、Wikidata 或 MusicBrainz 的网址；结果写到 dataset/raw/collected.csv")
     sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="KdConv 的 music/*.json")
@@ -54,6 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--limit", type=int, default=50, help="最多显示几条")
     sub.add_argument("--json", type=Path, help="另存各文件每种问题的条数")
     sub.add_argument("--fix", type=Path, metavar="OUT", help="把能修的修好，写到另一个文件")
+
+
+def add_model_verbs(verb: Verb) -> None:
+    """Verbs that train, score, talk and convert."""
     sub = verb("train", "models", "LoRA 微调")
     sub.add_argument("--profile", choices=PROFILES, help="训练规模（默认取 workbook.toml）")
     sub.add_argument("--data", type=Path, help="训练文件（默认 dataset/train.jsonl）")
@@ -66,6 +62,29 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, help="输出文件（默认打印）")
     sub.add_argument("--max-new-tokens", type=int, choices=range(1, 513), metavar="1–512", default=64, help="每个回答最多多少词元")
     verb("chat", "models", "在终端里对话").add_argument("--temperature", type=temperature, default=0.0, help="0 为贪心，越大越随机")
+    sub = verb("export", "models", "导出成别的程序能用的格式")
+    sub.add_argument("--format", choices=("hf", "peft", "pth", "gguf"), required=True, help="transformers、PEFT、MiniMind 的 .pth 或 GGUF")
+    sub.add_argument("--out", type=Path, help="输出文件夹（默认 out/运行名_格式）")
+    sub = verb("download", "models", "下载官方 MiniMind 权重", run=False)
+    sub.add_argument("name", choices=("minimind2-small", "minimind2", "minimind-3"), help="要下载的模型")
+    sub.add_argument("--from", dest="source", choices=("modelscope", "huggingface"), default="modelscope", help="来源（默认 modelscope）")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
+    parser = argparse.ArgumentParser(prog="minimind", description="MiniMind LoRA 工作簿")
+    parser.add_argument("--root", type=Path, help="项目目录（默认从当前目录向上找 workbook.toml）")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="命令")
+
+    def verb(name: str, module: str, text: str, run: bool = True) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=deferred(module, name.replace("-", "_")))
+        if run:
+            sub.add_argument("--run", default="main", help="运行名（默认 main；base 是基座模型）")
+        return sub
+
+    add_data_verbs(verb)
+    add_model_verbs(verb)
     verb("report", "reports", "生成 PDF 报告")
     verb("submit", "reports", "打包要提交的 zip")
     return parser

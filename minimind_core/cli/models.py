@@ -13,7 +13,9 @@ from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.generation import Decoding, generate, stream
 from minimind_core.evaluation.scoring import evaluate_run
 from minimind_core.files import write_json, write_jsonl
-from minimind_core.training.runs import load_run, prepare_run
+from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.lora import adapter_config, load_adapter
+from minimind_core.training.runs import adapter_file, load_run, prepare_run
 
 
 def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
@@ -38,6 +40,29 @@ def evaluate(workbook: Workbook, arguments: argparse.Namespace) -> int:
         write_json(arguments.json, result)
     for name, score in result["scores"].items():
         print(f"{name:16} {score['share']:7.1%}  {score['right']}/{score['n']}  95% 区间 {score['low']:.1%}–{score['high']:.1%}")
+    return 0
+
+
+def export(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """A run in another program's format."""
+    from minimind_core.modeling import exporting
+
+    path = adapter_file(workbook, arguments.run)
+    model, tokenizer = load_base(workbook.base)
+    load_adapter(path, model)
+    folder = arguments.out or workbook.root / "out" / f"{arguments.run}_{arguments.format}"
+    for written in exporting.export(arguments.format, model, tokenizer, adapter_config(path), workbook.base, folder):
+        print(f"{written}（{written.stat().st_size / 1e6:.1f} MB）")
+    return 0
+
+
+def download(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Official weights from a hub."""
+    from minimind_core.modeling import downloading
+
+    folder = workbook.root / "weights" / arguments.name
+    downloading.download(arguments.name, arguments.source, folder)
+    print(f'已下载到 {folder}。在 workbook.toml 里写 base = "weights/{arguments.name}" 即可使用。')
     return 0
 
 

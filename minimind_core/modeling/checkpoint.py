@@ -1,8 +1,9 @@
-"""Reading and writing the base model's folder in transformers' Llama layout."""
+"""Reading and writing a base model: transformers folders and MiniMind's own files."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +16,10 @@ from minimind_core.config import ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing, write_json
 from minimind_core.modeling.minimind import MiniMind
-from minimind_core.modeling.tokenizer import CHAT_TEMPLATE, END, PAD, START, load_tokenizer
+from minimind_core.modeling.pth import read_pth, tokenizer_folder
+from minimind_core.modeling.tokenizer import CHAT_TEMPLATE, END, PAD, START, THINKING_TEMPLATE, load_tokenizer, thinks
+
+LONGEST_CONTEXT = 4096  # tokens for which a rotary table is kept; conversations here are far shorter
 
 # Our field: transformers' name.
 CONFIG_NAMES = {
@@ -41,11 +45,17 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise WorkbookError(f"{path}: 权重文件已损坏（{error}）。请重新克隆仓库或重新训练。") from error
 
 
+def architecture(config: ModelConfig) -> dict[str, str]:
+    """transformers' name of the network: Llama, or Qwen3 where queries and keys are normalised."""
+    name = "Qwen3" if config.qk_norm else "Llama"
+    return {"architectures": [f"{name}ForCausalLM"], "model_type": name.lower()}
+
+
 def save_base(model: MiniMind, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write config.json, model.safetensors (bfloat16), tokenizer.json and tokenizer_config.json."""
+    """Write config.json, model.safetensors (bfloat16), tokenizer.json and tokenizer_config.json in transformers' layout."""
     shape = {theirs: getattr(model.config, ours) for ours, theirs in CONFIG_NAMES.items()}
     config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "head_dim": model.config.head_dim,
+        **architecture(model.config), "hidden_act": "silu", "head_dim": model.config.head_dim,
         "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False, "torch_dtype": "bfloat16",
         "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **shape,
     }  # fmt: skip
@@ -58,28 +68,60 @@ def save_base(model: MiniMind, tokenizer: Tokenizer, folder: Path) -> None:
         {
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": START, "eos_token": END, "pad_token": PAD,
             "model_max_length": model.config.max_positions, "clean_up_tokenization_spaces": False,
-            "chat_template": CHAT_TEMPLATE,
+            "chat_template": THINKING_TEMPLATE if thinks(tokenizer) else CHAT_TEMPLATE,
         },
     )  # fmt: skip
 
 
-def load_base(folder: Path) -> tuple[MiniMind, Tokenizer]:
-    """Read a folder written by `save_base`, in float32; every parameter must be there."""
+def read_config(folder: Path) -> ModelConfig:
+    """Shape of a transformers folder of MiniMind2 (Llama), minimind-3 (Qwen3) or MiniMind's own class; a mixture of experts is refused."""
     path = folder / "config.json"
     if not path.is_file():
         raise WorkbookError(f"{path}: 找不到基座模型。请检查 workbook.toml 里的 base，或重新克隆仓库。")
     values = json.loads(path.read_text(encoding="utf-8"))
     missing = [name for name in CONFIG_NAMES.values() if name not in values]
-    if missing:
-        raise WorkbookError(f"{path}: 缺少字段 {missing}。这不是 MiniMind2（Llama 结构）的权重文件夹。")
-    model = MiniMind(ModelConfig(**{ours: values[theirs] for ours, theirs in CONFIG_NAMES.items()}))
-    tensors = {k: v.float() for k, v in load_tensors(folder / "model.safetensors").items() if k != "lm_head.weight"}
+    if missing or values.get("model_type") not in ("llama", "qwen3", "minimind"):
+        raise WorkbookError(f"{path}: 缺少字段 {missing} 或结构 {values.get('model_type')} 不认识。请使用 MiniMind2 或 minimind-3 的权重文件夹。")
+    if values.get("use_moe") or values.get("num_experts"):
+        raise WorkbookError(f"{path}: 这是 MoE 权重，不支持。请改用稠密的 MiniMind2 或 minimind-3。")
+    config = ModelConfig(**{ours: values[theirs] for ours, theirs in CONFIG_NAMES.items()}, qk_norm=values["model_type"] == "qwen3")
+    if values.get("head_dim") not in (None, config.head_dim):
+        raise WorkbookError(f"{path}: head_dim 是 {values['head_dim']}，应为 {config.head_dim}。这不是 MiniMind 的权重。")
+    return replace(config, max_positions=min(config.max_positions, LONGEST_CONTEXT))
+
+
+def load_base(path: Path) -> tuple[MiniMind, Tokenizer]:
+    """A base in float32 from a transformers folder or one of MiniMind's own .pth files; every parameter must be there and fit."""
+    if path.suffix == ".pth":
+        config, tensors = read_pth(path)
+        folder = tokenizer_folder(path)
+    else:
+        config, folder = read_config(path), path
+        tensors = load_tensors(path / "model.safetensors")
+        config = replace(config, qk_norm=any(name.endswith("q_norm.weight") for name in tensors))
+    return build(config, tensors, path), checked_tokenizer(folder, config)
+
+
+def build(config: ModelConfig, tensors: dict[str, Tensor], place: Path) -> MiniMind:
+    """The network with exactly these parameters; a stored output matrix must equal the embedding."""
+    model = MiniMind(config)
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    head = tensors.pop("lm_head.weight", None)
     own = model.state_dict()
     wrong = [k for k in own.keys() | tensors.keys() if k not in own or k not in tensors or own[k].shape != tensors[k].shape]
     if wrong:
-        raise WorkbookError(f"{folder}: 权重与 config.json 不符，例如 {sorted(wrong)[0]}。请换回配套的文件。")
+        raise WorkbookError(f"{place}: 权重与结构不符，例如 {sorted(wrong)[0]}。请换回配套的文件。")
+    if head is not None and not torch.equal(head, tensors["model.embed_tokens.weight"]):
+        raise WorkbookError(f"{place}: 输出矩阵与词嵌入不同。MiniMind 的两者是同一个矩阵，请检查文件。")
     model.load_state_dict(tensors)
+    return model.eval()
+
+
+def checked_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer beside the weights; one with another vocabulary, or of the other generation, is refused."""
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    if tokenizer.get_vocab_size() != model.config.vocab_size:
-        raise WorkbookError(f"{folder}: 分词器有 {tokenizer.get_vocab_size()} 个词元，权重要求 {model.config.vocab_size}。")
-    return model.eval(), tokenizer
+    if tokenizer.get_vocab_size() != config.vocab_size:
+        raise WorkbookError(f"{folder}: 分词器有 {tokenizer.get_vocab_size()} 个词元，权重要求 {config.vocab_size}。请换上配套的 tokenizer.json。")
+    if config.qk_norm != thinks(tokenizer) and config.vocab_size == ModelConfig.vocab_size:
+        raise WorkbookError(f"{folder}: 分词器与权重不是同一代（minimind-3 的分词器含 <think>，MiniMind2 的没有）。请换上配套的 tokenizer.json。")
+    return tokenizer

@@ -7,13 +7,14 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from minimind_core.config import LINEAR_NAMES, LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.modeling.checkpoint import load_tensors
+from minimind_core.modeling.pth import read_lora_pth
 
 
 class LoraLinear(nn.Module):
@@ -91,11 +92,18 @@ def save_adapter(path: Path, model: nn.Module, config: LoraConfig) -> None:
         save_file(tensors, temporary, metadata={"lora": json.dumps(config.as_dict())})
 
 
+def adapter_config(path: Path) -> LoraConfig:
+    """Settings in the header of an adapter.safetensors."""
+    try:
+        with safe_open(path, "pt") as file:
+            return LoraConfig.from_dict(json.loads(file.metadata()["lora"]))
+    except (SafetensorError, KeyError, TypeError, OSError) as error:
+        raise WorkbookError(f"{path}: 不是本工作簿的适配器文件，或已损坏（{error}）。请重新训练。") from error
+
+
 def load_adapter(path: Path, model: nn.Module) -> nn.Module:
-    """Add the adapter of a file to a base model; every tensor has to fit."""
-    tensors = load_tensors(path)
-    with safe_open(path, "pt") as file:
-        config = LoraConfig.from_dict(json.loads(file.metadata()["lora"]))
+    """Add the adapter of a file (ours, or MiniMind's .pth) to a base model; every tensor has to fit."""
+    config, tensors = read_lora_pth(path) if path.suffix == ".pth" else (adapter_config(path), load_tensors(path))
     add_lora(model, config)
     own = dict(model.named_parameters())
     wanted = set(lora_state(model))

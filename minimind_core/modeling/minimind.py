@@ -1,4 +1,4 @@
-"""The MiniMind2 decoder: pre-norm, rotary positions, grouped-query attention, SwiGLU, tied embeddings.
+"""The MiniMind decoder: pre-norm, rotary positions, grouped-query attention, SwiGLU, tied embeddings.
 
 Parameter names and the half-split rotary layout are those of transformers' Llama, so one file serves both.
 """
@@ -67,11 +67,15 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(hidden, config.n_kv_heads * head, bias=False)
         self.v_proj = nn.Linear(hidden, config.n_kv_heads * head, bias=False)
         self.o_proj = nn.Linear(config.n_heads * head, hidden, bias=False)
+        if config.qk_norm:
+            self.q_norm, self.k_norm = RMSNorm(head, config.norm_eps), RMSNorm(head, config.norm_eps)
 
     def forward(self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | None) -> tuple[Tensor, tuple]:
         batch, length, _ = x.shape
         split = lambda y: y.view(batch, length, -1, self.config.head_dim).transpose(1, 2)
         q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
+        if self.config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, *rotary).to(v.dtype), rotate(k, *rotary).to(v.dtype)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)

@@ -11,6 +11,7 @@ from minimind_core.errors import WorkbookError
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 PAD_ID, START_ID, END_ID = 0, 1, 2
+EMPTY_THOUGHTS = "<think>\n\n</think>\n\n"
 DEFAULT_SYSTEM = "You are a helpful assistant"
 Message = dict[str, str]
 
@@ -21,6 +22,13 @@ CHAT_TEMPLATE = (
     "{{ '<|im_start|>system\n' + system + '<|im_end|>\n' }}"
     "{% for m in turns %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+THINKING_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + ('<think>\n\n</think>\n\n' if m['role'] == 'assistant' else '')"
+    " + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' }}{% endif %}"
 )
 
 
@@ -50,26 +58,36 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def chat_segments(messages: Sequence[Message]) -> list[tuple[str, bool]]:
+def thinks(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer is minimind-3's, whose answers begin with a block of thoughts and which has no default system message."""
+    return tokenizer.token_to_id("<think>") is not None
+
+
+def chat_segments(messages: Sequence[Message], thinking: bool = False) -> list[tuple[str, bool]]:
     """The chat template as (text, is_answer) pieces; the joined text is the whole conversation.
 
     A leading system message replaces the default. An answer's piece includes its end token and newline, because the
-    model has to learn to write them.
+    model has to learn to write them. `thinking`: minimind-3's template, with an empty block of thoughts before each answer.
     """
-    system, turns = DEFAULT_SYSTEM, messages
+    system, turns = None if thinking else DEFAULT_SYSTEM, messages
     if messages and messages[0]["role"] == "system":
         system, turns = messages[0]["content"], messages[1:]
-    pieces = [(f"{START}system\n{system}{END}\n", False)]
+    pieces = [(f"{START}system\n{system}{END}\n", False)] if system is not None else []
     for message in turns:
         answer = message["role"] == "assistant"
-        pieces.append((f"{START}{message['role']}\n", False))
+        pieces.append((answer_header(thinking) if answer else f"{START}{message['role']}\n", False))
         pieces.append((f"{message['content']}{END}\n", answer))
     return pieces
 
 
+def answer_header(thinking: bool) -> str:
+    """What stands before an answer."""
+    return f"{START}assistant\n" + (EMPTY_THOUGHTS if thinking else "")
+
+
 def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
     """Token ids of a conversation and, for each, whether it belongs to an answer."""
-    pieces = chat_segments(messages)
+    pieces = chat_segments(messages, thinks(tokenizer))
     encoded = tokenizer.encode_batch_fast([text for text, _ in pieces], add_special_tokens=False)
     ids: list[int] = []
     answer: list[bool] = []
@@ -81,14 +99,14 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list
 
 def count_tokens(tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]) -> list[int]:
     """Length of each rendered conversation, in tokens."""
-    texts = ["".join(text for text, _ in chat_segments(messages)) for messages in conversations]
+    texts = ["".join(text for text, _ in chat_segments(messages, thinks(tokenizer))) for messages in conversations]
     chunks = (texts[i : i + 4096] for i in range(0, len(texts), 4096))  # encodings are large
     return [len(encoding.ids) for chunk in chunks for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)]
 
 
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Token ids up to and including the assistant's header: what generation starts from."""
-    return encode_chat(tokenizer, messages)[0] + tokenizer.encode(f"{START}assistant\n", add_special_tokens=False).ids
+    return encode_chat(tokenizer, messages)[0] + tokenizer.encode(answer_header(thinks(tokenizer)), add_special_tokens=False).ids
 
 
 def shared_prefix(sequences: Sequence[list[int]]) -> int:

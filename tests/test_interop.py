@@ -1,0 +1,287 @@
+import dataclasses
+import json
+import os
+import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from conftest import TINY, random_model
+from tokenizers import Tokenizer
+
+from minimind_core.config import LoraConfig, ModelConfig
+from minimind_core.errors import WorkbookError
+from minimind_core.modeling import downloading, exporting, pth
+from minimind_core.modeling.checkpoint import load_base, save_base
+from minimind_core.modeling.lora import add_lora, load_adapter, lora_state, merge_lora
+from minimind_core.modeling.minimind import MiniMind
+from minimind_core.modeling.tokenizer import encode_chat, encode_prompt
+
+WIDE = ModelConfig(hidden_size=64, n_layers=2, n_heads=8, n_kv_heads=2, intermediate_size=48, max_positions=128)
+NORMED = dataclasses.replace(WIDE, n_kv_heads=4, qk_norm=True, norm_eps=1e-6)
+TOKENS = torch.tensor([[5, 9, 200, 31, 7, 8, 4000]])
+LORA = LoraConfig(rank=3, alpha=12)
+MESSAGES = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "你好呀"}, {"role": "user", "content": "再见"}]
+
+
+@pytest.fixture
+def thinking(tokenizer):
+    """The shipped tokenizer with minimind-3's two extra tokens in the place of the last two."""
+    values = json.loads(tokenizer.to_str())
+    vocabulary = values["model"]["vocab"]
+    last = sorted(vocabulary, key=vocabulary.get)[-2:]
+    values["model"]["merges"] = [m for m in values["model"]["merges"] if "".join(m) not in last]
+    for old, new in zip(last, ("<think>", "</think>"), strict=True):
+        index = vocabulary.pop(old)
+        vocabulary[new] = index
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+        values["added_tokens"].append({"id": index, "content": new, **flags})
+    return Tokenizer.from_str(json.dumps(values))
+
+
+def bf16(model: MiniMind) -> MiniMind:
+    """The model with the precision that files hold."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    return model
+
+
+def with_adapter(config=WIDE):
+    model = add_lora(random_model(config), LORA)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for tensor in lora_state(model).values():
+            tensor.normal_(std=0.1)
+    return model
+
+
+@pytest.mark.parametrize(("config", "kind"), [(WIDE, "tokenizer"), (NORMED, "thinking")])
+def test_transformers_gives_the_same_logits_for_both_generations(tmp_path, request, config, kind):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = request.getfixturevalue(kind)
+    model = bf16(random_model(config))
+    save_base(model, tokenizer, tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert (theirs(TOKENS).logits - model(TOKENS)).abs().max() <= 1e-4
+    again, _ = load_base(tmp_path)
+    assert torch.equal(again(TOKENS), model(TOKENS)) and again.config == config
+    fast = AutoTokenizer.from_pretrained(tmp_path)
+    rendered = fast.apply_chat_template(MESSAGES, add_generation_prompt=True, tokenize=False)
+    assert tokenizer.encode(rendered, add_special_tokens=False).ids == encode_prompt(tokenizer, MESSAGES)
+
+
+def test_minimind_3_has_its_published_size():
+    config = ModelConfig(hidden_size=768, n_kv_heads=4, intermediate_size=2432, norm_eps=1e-6, qk_norm=True)
+    with torch.device("meta"):
+        assert sum(p.numel() for p in MiniMind(config).parameters()) == downloading.PARAMETERS["minimind-3"]
+        big = ModelConfig(hidden_size=768, n_layers=16, intermediate_size=2048)
+        assert sum(p.numel() for p in MiniMind(big).parameters()) == downloading.PARAMETERS["minimind2"]
+
+
+def test_minimind_3_answers_begin_with_an_empty_block_of_thoughts(thinking):
+    ids, answer = encode_chat(thinking, MESSAGES[:2])
+    text = thinking.decode(ids, skip_special_tokens=False)
+    assert text.startswith("<|im_start|>user") and "assistant\n<think>\n\n</think>\n\n你好呀<|im_end|>" in text
+    assert thinking.decode([i for i, a in zip(ids, answer, strict=True) if a], skip_special_tokens=False) == "你好呀<|im_end|>\n"
+
+
+def old_layout(model: MiniMind) -> dict[str, torch.Tensor]:
+    """What a file of MiniMind before 2025-04-26 held: other names, interleaved rotary pairs, a table of rotations."""
+    back = {new: old for old, new in pth.OLD_NAMES.items()}
+    tensors = {"tok_embeddings.weight": model.model.embed_tokens.weight, "norm.weight": model.model.norm.weight, "pos_cis": torch.zeros(4, 2)}
+    tensors["output.weight"] = model.model.embed_tokens.weight
+    for name, tensor in model.state_dict().items():
+        if ".layers." in name:
+            _, _, index, *module, _ = name.split(".")
+            module = ".".join(module)
+            if module.endswith(("q_proj", "k_proj")):
+                tensor = exporting.interleaved(tensor, tensor.shape[0] // model.config.head_dim)
+            tensors[f"layers.{index}.{back[module]}.weight"] = tensor
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("case", ["today", "half", "prefixed", "old"])
+def test_every_layout_of_a_pth_file_is_recognised(tmp_path, tokenizer, case):
+    model = random_model(WIDE)
+    tensors = {"lm_head.weight": model.model.embed_tokens.weight.detach().clone(), **model.state_dict()}
+    if case == "half":
+        tensors = {k: v.half() for k, v in tensors.items()}
+    elif case == "prefixed":
+        tensors = {f"module.{k}": v for k, v in tensors.items()}
+    elif case == "old":
+        tensors = old_layout(model)
+    torch.save(tensors, tmp_path / "full_sft_512.pth")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    loaded, _ = load_base(tmp_path / "full_sft_512.pth")
+    assert dataclasses.replace(loaded.config, max_positions=WIDE.max_positions) == WIDE
+    difference = (loaded(TOKENS) - model(TOKENS)).abs().max()
+    assert difference <= (0.05 if case == "half" else 1e-5)
+
+
+def test_interleaving_is_undone():
+    weight = torch.randn(32, 5)
+    assert torch.equal(pth.half_split(exporting.interleaved(weight, 4), 4), weight)
+
+
+@pytest.mark.parametrize(("change", "problem"), [
+    (lambda t: {k: v for k, v in t.items() if "up_proj" not in k}, "不符"), (lambda t: t | {"model.layers.0.mlp.experts.0.w": torch.zeros(1)}, "MoE"),
+    (lambda t: t | {"lm_head.weight": torch.zeros_like(t["model.embed_tokens.weight"])}, "输出矩阵"), (lambda t: {"x.lora.A.weight": torch.zeros(1)}, "缺少"),
+    (lambda t: {"a": "text"}, "字典"),
+])  # fmt: skip
+def test_unusable_pth_files_are_refused_with_the_reason(tmp_path, tokenizer, change, problem):
+    torch.save(change(dict(random_model(WIDE).state_dict())), tmp_path / "x.pth")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(WorkbookError, match=problem):
+        load_base(tmp_path / "x.pth")
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("touch /tmp/never",)
+
+    (tmp_path / "x.pth").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(WorkbookError, match="只含张量"):
+        pth.load_pth(tmp_path / "x.pth")
+
+
+def test_the_wrong_tokenizer_is_detected(tmp_path, tokenizer, thinking):
+    save_base(random_model(WIDE), tokenizer, tmp_path)
+    thinking.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(WorkbookError, match="同一代"):
+        load_base(tmp_path)
+    torch.save(random_model(WIDE).state_dict(), tmp_path / "x.pth")
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(WorkbookError, match="tokenizer.json"):
+        load_base(tmp_path / "x.pth")
+
+
+def test_a_mixture_of_experts_folder_is_refused(tmp_path, tokenizer):
+    save_base(random_model(WIDE), tokenizer, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"use_moe": True}))
+    with pytest.raises(WorkbookError, match="MoE"):
+        load_base(tmp_path)
+
+
+@pytest.mark.parametrize("config", [WIDE, NORMED])
+def test_peft_gives_the_same_logits(tmp_path, tokenizer, config):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = bf16(random_model(config))
+    save_base(model, tokenizer, tmp_path / "base")
+    add_lora(model, LORA)
+    with torch.no_grad():
+        for tensor in lora_state(model).values():
+            tensor.normal_(std=0.1)
+    exporting.export("peft", model, tokenizer, LORA, tmp_path / "base", tmp_path / "peft")
+    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32), tmp_path / "peft")
+    assert (theirs(TOKENS).logits - model(TOKENS)).abs().max() <= 1e-4
+
+
+def test_an_adapter_goes_to_minimind_and_back(tmp_path, tokenizer):
+    model = with_adapter()
+    before = model(TOKENS)
+    files = exporting.export("pth", model, tokenizer, LORA, tmp_path, tmp_path)
+    assert [path.name for path in files] == ["lora_64.pth", "merged_64.pth"]
+    tensors = torch.load(files[0], weights_only=True)
+    assert tensors["model.layers.0.self_attn.q_proj.lora.A.weight"].shape == (3, 64)
+    assert tensors["model.layers.1.mlp.down_proj.lora.B.weight"].shape == (64, 3)
+    torch.testing.assert_close(load_adapter(files[0], random_model(WIDE))(TOKENS), before, rtol=1e-4, atol=1e-4)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert (load_base(files[1])[0](TOKENS) - before).abs().max() < 0.1  # half precision
+
+
+def test_base_weights_are_no_adapter(tmp_path):
+    torch.save(random_model().state_dict(), tmp_path / "x.pth")
+    with pytest.raises(WorkbookError, match="不是 MiniMind 的 LoRA"):
+        load_adapter(tmp_path / "x.pth", random_model())
+
+
+@pytest.mark.parametrize(("config", "kind"), [(WIDE, "tokenizer"), (NORMED, "thinking")])
+def test_gguf_holds_shape_tokenizer_and_every_parameter(tmp_path, request, config, kind):
+    from gguf import GGUFReader
+
+    model = with_adapter(config)
+    tokenizer = request.getfixturevalue(kind)
+    (path,) = exporting.export("gguf", model, tokenizer, LORA, tmp_path, tmp_path)
+    reader = GGUFReader(path)
+    stored = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
+    assert sum(t.numel() for t in stored.values()) == sum(p.numel() for p in model.parameters())
+    key = stored["blk.1.attn_k.weight"].float()
+    key = key if config.qk_norm else pth.half_split(key, config.n_kv_heads)
+    torch.testing.assert_close(key, model.model.layers[1].self_attn.k_proj.weight, rtol=1e-3, atol=1e-3)
+    fields = reader.fields
+    assert len(fields["tokenizer.ggml.tokens"].data) == config.vocab_size
+    assert fields["general.architecture"].contents() == ("qwen3" if config.qk_norm else "llama")
+    assert "assistant" in fields["tokenizer.chat_template"].contents()
+
+
+def test_merged_export_equals_the_adapter(tmp_path, tokenizer):
+    model = with_adapter()
+    before = model(TOKENS)
+    exporting.export("hf", model, tokenizer, LORA, tmp_path, tmp_path)
+    merged, _ = load_base(tmp_path)
+    assert (merged(TOKENS) - before).abs().max() < 0.3 and exporting.largest_difference(merged, merge_lora(model)) < 0.3  # bfloat16
+
+
+def test_a_download_without_network_says_what_to_do(tmp_path):
+    with pytest.raises(WorkbookError, match="weights/base"):
+        downloading.download("minimind2-small", "huggingface", tmp_path, endpoint="http://127.0.0.1:9")
+
+
+def test_a_missing_client_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(downloading.CLIENTS, "modelscope", "no_such_client")
+    with pytest.raises(WorkbookError, match="pip install no_such_client"):
+        downloading.download("minimind-3", "modelscope", tmp_path)
+
+
+@pytest.fixture
+def hub(tmp_path, tokenizer):
+    """A loopback server that speaks as much of the hub's protocol as a snapshot download needs."""
+    folder = tmp_path / "served"
+    save_base(random_model(TINY), tokenizer, folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.reply(b"")
+
+        def do_GET(self):
+            self.reply(None)
+
+        def reply(self, forced):
+            name = self.path.split("?")[0].rsplit("/", 1)[-1]
+            if "/tree/" in self.path:
+                body = json.dumps([{"type": "file", "path": n, "size": len(b), "oid": "b" * 40} for n, b in files.items()]).encode()
+            elif "/api/models/" in self.path:
+                body = json.dumps({"id": "x/y", "modelId": "x/y", "sha": "a" * 40, "siblings": [{"rfilename": n} for n in files]}).encode()
+            else:
+                body = files.get(name, b"")
+            self.send_response(200 if body else 404)
+            for header, value in (("ETag", f'"{len(body)}{name}"'), ("X-Repo-Commit", "a" * 40), ("Content-Length", str(len(body)))):
+                self.send_header(header, value)
+            self.end_headers()
+            self.wfile.write(body if forced is None else forced)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_download_is_loaded_and_its_size_checked(tmp_path, hub, monkeypatch):
+    size = sum(p.numel() for p in MiniMind(TINY).parameters())
+    monkeypatch.setitem(downloading.PARAMETERS, "minimind2-small", size)
+    folder = downloading.download("minimind2-small", "huggingface", tmp_path / "got", endpoint=hub)
+    assert load_base(folder)[0].config.hidden_size == TINY.hidden_size
+    monkeypatch.setitem(downloading.PARAMETERS, "minimind2-small", size + 1)
+    with pytest.raises(WorkbookError, match="下载不完整"):
+        downloading.download("minimind2-small", "huggingface", tmp_path / "again", endpoint=hub)
