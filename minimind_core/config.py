@@ -93,6 +93,7 @@ class Profile:
     test_questions: int | None  # at most this many questions of each suite; None: all
     train: TrainConfig
     lora: LoraConfig
+    patience: int | None = None  # stop after so many validations without a new best one; None: never
 
 
 PROFILES = {

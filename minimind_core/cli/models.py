@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import deque
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,22 +16,35 @@ from minimind_core.evaluation.scoring import evaluate_run
 from minimind_core.files import write_json, write_jsonl
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import adapter_config, load_adapter
-from minimind_core.training.runs import adapter_file, load_run, prepare_run
+from minimind_core.training.parallel import is_first, process_group
+from minimind_core.training.runs import Run, adapter_file, load_run, prepare_run
+from minimind_core.training.tracking import Log, tracking
 
 
 def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
-    """Train an adapter."""
-    run = prepare_run(workbook, arguments.run, arguments.profile, resume=arguments.resume, data=arguments.data)
+    """Train an adapter; under torchrun every process takes its part and the first one writes."""
+    with process_group() as device:
+        run = prepare_run(workbook, arguments.run, arguments.profile, resume=arguments.resume, data=arguments.data, device=arguments.device or device)
+        with tracking(arguments.track if is_first() else None, run.folder, "minimind-lora", run.settings) as log:
+            show_training(run, log)
+    return 0
+
+
+def show_training(run: Run, log: Log) -> None:
+    """Train with a progress bar, or with lines where there is no terminal."""
+    if not is_first():
+        deque(run.train(), maxlen=0)
+        return
     print(f"训练 {run.name}：{run.settings['rows']} 行，{len(run.source)} 步，{run.settings['trainable_parameters']:,} 个可训练参数")
     with tqdm(total=len(run.source), unit="步", disable=None) as bar:
         for record in run.train():
+            log(record)
             bar.n = record.step
             valid = "" if record.valid_loss is None else f"，验证 {record.valid_loss:.3f}"
             bar.set_postfix_str(f"损失 {record.mean_loss:.3f}{valid}")
             if bar.disable and record.valid_loss is not None:
                 print(f"第 {record.step}/{record.total_steps} 步，损失 {record.mean_loss:.3f}{valid}，已用 {record.seconds:.0f} 秒", flush=True)
     print(f"已保存到 {run.folder}")
-    return 0
 
 
 def evaluate(workbook: Workbook, arguments: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import add_lora, load_adapter, lora_parameter_count, merge_lora, save_adapter
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.training.batches import ConversationBatches, encode_rows, make_batch
+from minimind_core.training.parallel import is_first
 from minimind_core.training.trainer import StepRecord, train
 
 VALIDATION_ROWS = 128  # rows of the validation file that watch training
@@ -65,6 +66,29 @@ def environment() -> dict[str, Any]:
 
 
 @dataclass
+class Watch:
+    """Validation losses so far, and whether it is time to stop."""
+
+    losses: list[float]
+    patience: int | None
+
+    @property
+    def best(self) -> float | None:
+        """The lowest loss."""
+        return min(self.losses, default=None)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last `patience` validations brought no new best."""
+        return self.patience is not None and len(self.losses) - 1 - self.losses.index(self.best) >= self.patience if self.losses else False
+
+    def improves(self, loss: float) -> bool:
+        """Note a loss; true when it is the lowest."""
+        self.losses.append(loss)
+        return loss == self.best
+
+
+@dataclass
 class Run:
     """A training run that can be started, watched and resumed."""
 
@@ -83,24 +107,38 @@ class Run:
         return run_folder(self.workbook, self.name)
 
     def train(self) -> Iterator[StepRecord]:
-        """Train, or go on after an interruption, yielding each step; ends with the adapter on disk."""
-        if not self.checkpoint.exists():  # an older adapter must not be taken for this run's
-            (self.folder / "adapter.safetensors").unlink(missing_ok=True)
+        """Train, or go on after an interruption, yielding each step; ends with the last and the best adapter on disk.
+
+        The best one has the lowest validation loss; with `patience` it is also the last, because training stops early.
+        """
+        if not is_first():
+            yield from train(self.model, self.source, self.profile.train, validation=self.validation, checkpoint=self.checkpoint)
+            return
+        resumed = self.checkpoint.exists()
+        if not resumed:  # an older adapter must not be taken for this run's
+            for name in ("adapter", "best"):
+                (self.folder / f"{name}.safetensors").unlink(missing_ok=True)
         write_json(self.folder / "run.json", {**self.settings, "status": "running"})
-        previous = read_metrics(self.folder / "metrics.csv") if self.checkpoint.exists() else []
-        record, seconds, finished = None, 0.0, False
+        previous = read_metrics(self.folder / "metrics.csv") if resumed else []
+        watch = Watch([float(row["valid_loss"]) for row in previous if row["valid_loss"]], self.profile.patience)
+        record, seconds, finished = None, float(previous[-1]["seconds"] if previous else 0), False
         try:
             for record in train(self.model, self.source, self.profile.train, validation=self.validation, checkpoint=self.checkpoint):
                 log_step(self.folder / "metrics.csv", record, previous)
                 previous, seconds = None, record.seconds
+                if record.valid_loss is not None and watch.improves(record.valid_loss):
+                    save_adapter(self.folder / "best.safetensors", self.model, self.profile.lora)
                 yield record
+                if watch.exhausted:
+                    break
             finished = True
         finally:
             if record or finished:  # no record: the checkpoint already held the last step
-                seconds = seconds or float(previous[-1]["seconds"] if previous else 0)
                 save_adapter(self.folder / "adapter.safetensors", self.model, self.profile.lora)
-                outcome = {"status": "finished" if finished else "interrupted", "train_seconds": seconds}
+                outcome = {"status": "finished" if finished else "interrupted", "train_seconds": seconds, "best_valid_loss": watch.best}
                 write_json(self.folder / "run.json", {**self.settings, **outcome})
+        if watch.exhausted:
+            shutil.copyfile(self.folder / "best.safetensors", self.folder / "adapter.safetensors")
         self.checkpoint.unlink(missing_ok=True)
 
     @property
@@ -148,7 +186,7 @@ def prepare_run(
 def check_resumable(run: Run, resume: bool) -> None:
     """Drop an old checkpoint, or refuse to go on from one that was made with other data or settings."""
     if not resume:
-        run.checkpoint.unlink()
+        run.checkpoint.unlink(missing_ok=True)
         return
     old = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
     changed = [

@@ -21,6 +21,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.training.optimizers import build_optimizers, rate_factor
+from minimind_core.training.parallel import add_up, is_first, own_part
 
 IGNORE = -100  # label of a position without loss
 
@@ -45,7 +46,7 @@ class StepRecord:
     total_steps: int
     tokens: int  # tokens with loss seen so far
     loss: float  # mean over this step's labelled tokens, nats
-    mean_loss: float  # running mean over about the last 50 steps, nats
+    mean_loss: float  # running mean over about the last 20 steps, nats
     valid_loss: float | None
     learning_rate: float
     tokens_per_second: float  # non-padding tokens computed, since the last record
@@ -87,7 +88,7 @@ class Progress:
 
     def after(self, loss: float, tokens: int, seconds: float) -> Progress:
         """Progress one step later."""
-        blend = max(1 / (self.step + 1), 1 / 50)
+        blend = max(1 / (self.step + 1), 1 / 20)
         mean = loss if self.step == 0 else self.mean_loss + blend * (loss - self.mean_loss)
         return Progress(self.step + 1, self.tokens + tokens, mean, self.seconds + seconds)
 
@@ -136,7 +137,7 @@ def train(
     progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint and checkpoint.exists() else Progress()
     hidden = torch.compile(model.hidden, dynamic=False) if config.compile else model.hidden
     saved_at = time.monotonic()
-    save = lambda: checkpoint and save_checkpoint(checkpoint, model, optimizers, progress)
+    save = lambda: checkpoint and is_first() and save_checkpoint(checkpoint, model, optimizers, progress)
     try:
         for step in range(progress.step, len(source)):
             with held_interrupts() as waiting:
@@ -168,13 +169,14 @@ def update(model: MiniMind, batches: list[Batch], optimizers: list, factor: floa
         raise WorkbookError("这一批数据里没有任何需要学习的回答词元。请用 minimind doctor 检查数据文件里的空回答。")
     model.train()
     total = 0.0
-    for batch in batches:
+    for batch in own_part(batches):
         loss, _ = batch_loss(model, batch, hidden)
         (loss / count).backward()
         total += float(loss.detach())
+    parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+    total = add_up(parameters, total)
     if not math.isfinite(total):
         raise WorkbookError("损失变成了 NaN 或无穷大，训练已停止。请把学习率 learning_rate 调小后重新训练。")
-    parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(parameters, config.clip)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
