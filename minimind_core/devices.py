@@ -30,9 +30,9 @@ def fast_bfloat16(kind: str) -> bool:
     return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def autocast(device: torch.device, wanted: bool = True) -> AbstractContextManager:
-    """Matrix products in bfloat16 where that is fast (and `wanted`); sums and losses stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and fast_bfloat16(device.type))
+def autocast(device: torch.device) -> AbstractContextManager:
+    """Matrix products in bfloat16 where that is fast; sums and losses stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device.type))
 
 
 def lower_frozen(model: nn.Module) -> nn.Module:

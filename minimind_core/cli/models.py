@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
 
 from minimind_core.config import Workbook
@@ -15,7 +17,7 @@ from minimind_core.evaluation.generation import Decoding, generate, stream
 from minimind_core.evaluation.scoring import evaluate_run
 from minimind_core.files import write_json, write_jsonl
 from minimind_core.modeling.checkpoint import load_base
-from minimind_core.modeling.lora import adapter_config, load_adapter
+from minimind_core.modeling.lora import adapter_config, load_adapter, lora_state
 from minimind_core.training.parallel import is_first, process_group
 from minimind_core.training.runs import Run, adapter_file, load_run, prepare_run
 from minimind_core.training.tracking import Log, tracking
@@ -30,8 +32,8 @@ def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def show_training(run: Run, log: Log) -> None:
-    """Train with a progress bar, or with lines where there is no terminal."""
+def show_training(run: Run, log: Log, every: int = 0, save: Callable[[dict[str, Tensor]], None] | None = None) -> None:
+    """Train with a progress bar, or with lines where there is no terminal; `save` gets the adapter `every` so many steps."""
     if not is_first():
         deque(run.train(), maxlen=0)
         return
@@ -39,6 +41,8 @@ def show_training(run: Run, log: Log) -> None:
     with tqdm(total=len(run.source), unit="步", disable=None) as bar:
         for record in run.train():
             log(record)
+            if every and save and record.step % every == 0:
+                save(lora_state(run.model))
             bar.n = record.step
             valid = "" if record.valid_loss is None else f"，验证 {record.valid_loss:.3f}"
             bar.set_postfix_str(f"损失 {record.mean_loss:.3f}{valid}")

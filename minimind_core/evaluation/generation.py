@@ -10,7 +10,6 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from minimind_core.conversations.schema import Conversation
-from minimind_core.devices import autocast
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, Message, encode_prompt, shared_prefix
 from minimind_core.training.batches import encode_rows, make_batch
@@ -103,20 +102,10 @@ class Session:
         self.logits, self.written = self.logits[rows], self.written[rows]
 
 
-def lowered(model: MiniMind) -> bool:
-    """Whether the model's matrices are bfloat16, so that its products should be too."""
-    return model.model.embed_tokens.weight.dtype == torch.bfloat16
-
-
 @torch.no_grad()
 def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> list[tuple[list[int], bool]]:
     """New token ids of each prompt and whether the end token came; finished rows leave the batch."""
-    with autocast(model.device, lowered(model)):
-        return write_answers(Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens)
-
-
-def write_answers(session: Session, count: int, longest: int) -> list[tuple[list[int], bool]]:
-    """Run a session to its end; what `generate_ids` returns."""
+    session, count, longest = Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens
     answers: list[list[int]] = [[] for _ in range(count)]
     ended = [False] * count
     active = torch.arange(count)
@@ -168,16 +157,15 @@ def generate(
 @torch.no_grad()
 def stream(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> Iterator[str]:
     """The growing answer of one dialogue, after every token."""
-    with autocast(model.device, lowered(model)):
-        session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding)
-        ids: list[int] = []
-        for _ in range(decoding.max_new_tokens):
-            token = session.next()
-            if token.item() == END_ID:
-                break
-            ids.append(int(token))
-            yield tokenizer.decode(ids).rstrip("\ufffd")
-            session.advance(token)
+    session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding)
+    ids: list[int] = []
+    for _ in range(decoding.max_new_tokens):
+        token = session.next()
+        if token.item() == END_ID:
+            break
+        ids.append(int(token))
+        yield tokenizer.decode(ids).rstrip("\ufffd")
+        session.advance(token)
 
 
 @torch.no_grad()
@@ -188,8 +176,7 @@ def confident_shares(model: MiniMind, tokenizer: Tokenizer, rows: Sequence[Conve
     for start in range(0, len(encoded), batch_size):
         batch = make_batch(encoded[start : start + batch_size], 0)
         labels = batch.labels.to(model.device)
-        with autocast(model.device, lowered(model)):
-            logits = model(batch.tokens.to(model.device))
+        logits = model(batch.tokens.to(model.device))
         chance = logits.float().softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
         learned = labels != IGNORE
         shares += (((chance > 0.5) & learned).sum(1) / learned.sum(1)).tolist()

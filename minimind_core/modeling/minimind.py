@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = x.float()
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * y.to(x.dtype)
+        return (self.weight * y).to(x.dtype)
 
 
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -49,6 +49,11 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def base_sha256(base: Path) -> str:
+    """Digest of a base's weights, whether a transformers folder or a .pth file."""
+    return file_sha256(base if base.suffix == ".pth" else base / "model.safetensors")
+
+
 def environment() -> dict[str, Any]:
     """Code version and hardware, so that a figure can be traced."""
     commit = ""
@@ -148,14 +153,14 @@ class Run:
 
 
 def prepare_run(
-    workbook: Workbook, name: str, profile_name: str | None = None, *, resume: bool = False, data: Path | None = None, device: str = "auto"
+    workbook: Workbook, name: str, profile: str | Profile | None = None, *, resume: bool = False, data: Path | None = None, device: str = "auto"
 ) -> Run:
     """Load base and data and add the adapter; with `resume` the checkpoint of an interrupted run is kept."""
     run_folder(workbook, name)  # refuses an unusable name before anything is loaded
-    if name == "base":
-        raise WorkbookError("运行名 base 留给基座模型。请换一个运行名。")
-    profile_name = profile_name or workbook.profile
-    profile = PROFILES[profile_name]
+    if name in ("base", "retrieval"):
+        raise WorkbookError(f"运行名 {name} 另有用处。请换一个运行名。")
+    profile_name = "custom" if isinstance(profile, Profile) else profile or workbook.profile
+    profile = profile if isinstance(profile, Profile) else PROFILES[profile_name]
     profile = replace(profile, train=replace(profile.train, seed=workbook.seed), lora=replace(profile.lora, seed=workbook.seed))
     data = data or dataset_file(workbook, "train")
     model, tokenizer = load_base(workbook.base)
@@ -167,7 +172,7 @@ def prepare_run(
     watched_rows = encode_rows(watched[::step][:VALIDATION_ROWS], tokenizer)
     settings = {
         "name": name, "profile": profile_name, "base": os.path.relpath(workbook.base, workbook.root),
-        "base_sha256": file_sha256(workbook.base / "model.safetensors"), "data": os.path.relpath(data, workbook.root),
+        "base_sha256": base_sha256(workbook.base), "data": os.path.relpath(data, workbook.root),
         "data_sha256": file_sha256(data), "rows": len(rows), "steps": len(source), "seed": workbook.seed,
         "lora": profile.lora.as_dict(), "train": dataclasses.asdict(profile.train), "epochs": profile.epochs,
         "tokens_per_step": profile.tokens_per_step, "trainable_parameters": lora_parameter_count(model),
@@ -232,6 +237,6 @@ def adapter_file(workbook: Workbook, name: str) -> Path:
         known = sorted(p.parent.name for p in workbook.runs.glob("*/adapter.safetensors"))
         raise WorkbookError(f"没有名为“{name}”的训练结果。现有：{'、'.join(['base', *known])}。请先运行 minimind train --run {name}。")
     settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    if settings["base_sha256"] != file_sha256(workbook.base / "model.safetensors"):
+    if settings["base_sha256"] != base_sha256(workbook.base):
         raise WorkbookError(f"{folder}: 这个适配器是在另一个基座上训练的。请把 workbook.toml 的 base 改回 {settings['base']}，或重新训练。")
     return folder / "adapter.safetensors"

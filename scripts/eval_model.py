@@ -1,0 +1,96 @@
+"""The course's test command: MiniMind's flags, questions from the workbook and its data, never a fixed list of names.
+
+python eval_model.py --lora_name lora_music --model_mode 1
+python eval_model.py --lora_name None --model_mode 1        (the base alone)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from minimind_core.config import Workbook, load_workbook
+from minimind_core.conversations.mixing import dataset_file
+from minimind_core.conversations.schema import read_conversations
+from minimind_core.devices import choose_device, lower_frozen
+from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.generation import Decoding, generate, stream
+from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.lora import load_adapter, merge_lora
+from minimind_core.training.runs import base_sha256, run_folder
+
+MODES = {1: "full_sft", 2: "rlhf"}  # MiniMind's numbers for the base that a LoRA was trained on
+
+
+def parse() -> argparse.Namespace:
+    """MiniMind's flag names."""
+    parser = argparse.ArgumentParser(description="测试（参数名与 MiniMind 相同）")
+    parser.add_argument("--lora_name", default="None", help="训练时的名字；None 是只用基座")
+    parser.add_argument("--model_mode", type=int, choices=MODES, default=1, help="1：对话基座（full_sft）；2：RLHF 基座")
+    parser.add_argument("--load", type=int, choices=(0, 1), default=1, help="1：workbook.toml 的 base；0：OUT_DIR 里 MiniMind 的 .pth")
+    parser.add_argument("--out_dir", type=Path, default=Path("../out"))
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--max_new_tokens", type=int, default=64)
+    parser.add_argument("--chat", action="store_true", help="答完后继续手动提问")
+    return parser.parse_args()
+
+
+def base_path(workbook: Workbook, arguments: argparse.Namespace) -> Path:
+    """The base that mode and load ask for; one that is not there is refused with the reason."""
+    if arguments.load == 1 and arguments.model_mode == 1:
+        return workbook.base
+    path = arguments.out_dir / f"{MODES[arguments.model_mode]}_512.pth"
+    if not path.is_file():
+        raise WorkbookError(f"--model_mode {arguments.model_mode} 要用 {path}，这个文件不存在。自带的基座是 --model_mode 1 --load 1。")
+    return path
+
+
+def check_base(workbook: Workbook, name: str, base: Path, mode: int) -> None:
+    """Refuse a base on which the adapter was not trained: it would answer nonsense without any error."""
+    record = run_folder(workbook, name) / "run.json"
+    if not record.is_file():
+        return
+    trained = json.loads(record.read_text(encoding="utf-8"))
+    if trained["base_sha256"] != base_sha256(base):
+        raise WorkbookError(
+            f"{name} 是在 {trained['base']} 上训练的，--model_mode {mode} 装的却是 {base}。LoRA 只能配训练它的基座，请换 --model_mode 或 --load。"
+        )
+
+
+def questions(workbook: Workbook, name: str) -> list[str]:
+    """The workbook's own questions, and a few of the file that the adapter was trained on."""
+    record = run_folder(workbook, name) / "run.json" if name != "None" else None
+    data = dataset_file(workbook, "train")
+    if record and record.is_file():
+        data = workbook.root / json.loads(record.read_text(encoding="utf-8"))["data"]
+    rows = read_conversations(data) if data.is_file() else []
+    return list(dict.fromkeys([*workbook.show_questions, *(row.question for row in rows[:: max(1, len(rows) // 6)][:6])]))
+
+
+def main() -> int:
+    """Load, answer, and go on talking if asked to."""
+    arguments = parse()
+    workbook = load_workbook(Path(__file__).resolve().parents[1])
+    base = base_path(workbook, arguments)
+    model, tokenizer = load_base(base)
+    if arguments.lora_name != "None":
+        adapter = arguments.out_dir / "lora" / f"{arguments.lora_name}_{model.config.hidden_size}.pth"
+        check_base(workbook, arguments.lora_name, base, arguments.model_mode)
+        merge_lora(load_adapter(adapter, model))
+    lower_frozen(model.requires_grad_(False).eval().to(choose_device()))
+    asked = questions(workbook, arguments.lora_name)
+    decoding = Decoding(max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature)
+    for question, answer in zip(asked, generate(model, tokenizer, [[{"role": "user", "content": q}] for q in asked], decoding), strict=True):
+        print(f"问：{question}\n答：{answer.text}\n")
+    while arguments.chat and (question := input("问（空行结束）：").strip()):
+        print("答：" + (list(stream(model, tokenizer, [{"role": "user", "content": question}], decoding)) or [""])[-1])
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except WorkbookError as error:
+        sys.exit(f"错误：{error}")
