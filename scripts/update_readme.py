@@ -16,6 +16,9 @@ ROWS = {
     "identity": ("身份，没见过的问法", "identity, unseen wordings"),
     "music_seen": ("音乐，学过的问法", "music, seen wording"),
     "music_held_out": ("音乐，没见过的问法", "music, held-out wordings"),
+    "music_family": ("音乐，没教过的问法族", "music, held-out wording family"),
+    "music_reverse": ("音乐，由值反问对象", "music, from value to subject"),
+    "music_follow": ("音乐，追问（两轮）", "music, follow-up question"),
     "refusal": ("拒答没学过的内容", "refusal of unknown things"),
     "over_refusal": ("误拒学过的内容（越低越好）", "refusal of known facts (lower is better)"),
     "ended": ("回答自己结束", "answer ended by itself"),
@@ -31,7 +34,7 @@ NOTES = (
 def table(root: Path, language: int) -> str:
     """The Markdown table; language 0 is Chinese, 1 English."""
     results = load_results(load_workbook(root))
-    names = list(results)
+    names = [name for name in ("base", "retrieval", "main") if name in results]
     lines = [f"| {('测试', 'test')[language]} | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for key, labels in ROWS.items():
         scores = [results[name]["scores"][key] for name in names]
