@@ -59,11 +59,10 @@ def main() -> None:
     ]
     few = questions[:16]
     with torch.no_grad():
-        found = {
-            "questions": len(questions), "new_tokens": NEW,
-            "transformers_one_by_one": transformers_seconds(few, 1) / len(few), "ours_one_by_one": our_seconds(few, 1) / len(few),
-            "transformers_batch_64": transformers_seconds(questions, 64) / len(questions), "ours_batch_64": our_seconds(questions, 64) / len(questions),
-        }  # fmt: skip
+        found = {"questions": len(questions), "new_tokens": NEW}
+        for name, seconds in (("transformers", transformers_seconds), ("ours", our_seconds)):
+            found[f"{name}_one_by_one"] = seconds(few, 1) / len(few)
+            found[f"{name}_batch_64"] = seconds(questions, 64) / len(questions)
     found["single_stream_ratio"] = found["transformers_one_by_one"] / found["ours_one_by_one"]
     found["batched_over_transformers_one_by_one"] = found["transformers_one_by_one"] / found["ours_batch_64"]
     found["batched_over_transformers_batched"] = found["transformers_batch_64"] / found["ours_batch_64"]

@@ -59,7 +59,7 @@ def plan(name: str) -> list[Stage]:
         return [Stage(2, 20_000, 8, EARLY, quick), Stage(4, 10_000, 8, MIDDLE, quick), Stage(8, 10_000, 8, LATE, quick)]
     if name == "cuda":
         return [Stage(8, 200_000_000, 256, EARLY, flat), Stage(8, 100_000_000, 256, LATE, last)]
-    return [Stage(2, 6_000_000, 16, EARLY, flat), Stage(4, 8_000_000, 24, MIDDLE, flat, steps=700), Stage(8, 5_500_000, 32, LATE, last, steps=440)]
+    return [Stage(2, 6_000_000, 16, EARLY, flat), Stage(4, 8_000_000, 24, MIDDLE, flat, steps=700), Stage(8, 5_500_000, 32, LATE, last, steps=350)]
 
 
 def prepare(corpus: Path, work: Path, stages: list[Stage]) -> None:
