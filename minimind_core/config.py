@@ -44,12 +44,18 @@ class LoraConfig:
 
     rank: int = 16
     alpha: float = 32.0  # the update is scaled by alpha / rank
+    rank_stabilised: bool = False  # scale by alpha / sqrt(rank) instead, so that large ranks keep their step (arXiv:2312.03732)
     target_modules: tuple[str, ...] = LINEAR_NAMES
     seed: int = 42  # of the random A matrices
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not self.target_modules:
             raise ValueError("rank and alpha must be positive and target_modules not empty")
+
+    @property
+    def scale(self) -> float:
+        """Factor of the update."""
+        return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
@@ -67,6 +73,7 @@ class TrainConfig:
 
     learning_rate: float = 2e-3  # peak rate of AdamW
     matrix_learning_rate: float | None = None  # peak rate of Muon for hidden matrices; None: AdamW for all
+    lora_b_ratio: float = 1.0  # rate of LoRA's B over that of its A (LoRA+, arXiv:2402.12354)
     warmup: float = 0.05  # share of the steps in which the rate rises from 0
     decay: float = 0.95  # share of the steps, at the end, in which it falls linearly to 0
     weight_decay: float = 0.0
@@ -74,13 +81,13 @@ class TrainConfig:
     seed: int = 42
     validate_every: int = 50  # steps between validation losses
     checkpoint_seconds: float = 60.0  # least time between two checkpoints
-    compile: bool = False  # torch.compile; needs a C++ compiler
+    compile: bool = False  # torch.compile; without a C++ compiler training goes on uncompiled and says so
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup + self.decay <= 1:
             raise ValueError("warmup + decay must lie between 0 and 1")
-        if self.learning_rate <= 0 or self.clip <= 0:
-            raise ValueError("learning_rate and clip must be positive")
+        if min(self.learning_rate, self.clip, self.lora_b_ratio) <= 0:
+            raise ValueError("learning_rate, lora_b_ratio and clip must be positive")
 
 
 @dataclass(frozen=True)

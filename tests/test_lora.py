@@ -32,7 +32,7 @@ def test_only_the_adapter_gets_gradients():
 
 
 def test_output_is_the_formula():
-    layer = lora.LoraLinear(torch.nn.Linear(4, 5, bias=False), rank=2, alpha=3)
+    layer = lora.LoraLinear(torch.nn.Linear(4, 5, bias=False), LoraConfig(rank=2, alpha=3))
     torch.nn.init.normal_(layer.lora_B)
     x = torch.randn(4)
     expected = layer.base.weight @ x + 3 / 2 * layer.lora_B @ (layer.lora_A @ x)
@@ -50,6 +50,15 @@ def test_merging_keeps_the_outputs_and_merging_twice_changes_nothing():
 @pytest.mark.parametrize(("config", "expected"), [(STOCK_LORA, 131_072), (LoraConfig(rank=2, alpha=2), 2 * 72_704)])
 def test_parameter_count(config, expected):
     assert lora.lora_parameter_count(lora.add_lora(MiniMind(ModelConfig()), config)) == expected
+
+
+def test_the_formula_of_the_adapter_size_is_its_size():
+    for config in (SMALL, STOCK_LORA, LoraConfig(rank=5, target_modules=("k_proj", "down_proj"))):
+        assert lora.lora_size(config, ModelConfig()) == lora.lora_parameter_count(lora.add_lora(MiniMind(ModelConfig()), config))
+
+
+def test_a_rank_stabilised_update_is_scaled_by_the_root():
+    assert LoraConfig(rank=16, alpha=32, rank_stabilised=True).scale == 8 and LoraConfig(rank=16, alpha=32).scale == 2
 
 
 def test_unknown_target_is_refused_by_name():

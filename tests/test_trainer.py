@@ -130,3 +130,21 @@ def test_an_interrupt_inside_a_step_waits_for_its_end(tmp_path, monkeypatch):
     again = add_lora(random_model(), LoraConfig(rank=2, alpha=4))
     assert [r.step for r in train(again, source(), CONFIG, checkpoint=tmp_path / "c.pt")] == [4, 5, 6, 7, 8]
     assert same(lora_state(again), whole)
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(monkeypatch, caplog):
+    from minimind_core.training.trainer import compiled
+
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert compiled(len) is len and "编译器" in caplog.text
+
+
+def test_lora_b_may_learn_faster_than_lora_a():
+    from minimind_core.modeling.lora import add_lora
+    from minimind_core.training.optimizers import build_optimizers
+
+    model = add_lora(random_model(), LoraConfig(rank=2, alpha=4))
+    (optimizer,) = build_optimizers(model, TrainConfig(learning_rate=1e-3, lora_b_ratio=8.0))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert all(rates[id(p)] == (8e-3 if name.endswith("lora_B") else 1e-3) for name, p in model.named_parameters() if p.requires_grad)
+    assert len(rates) == sum(p.requires_grad for p in model.parameters())

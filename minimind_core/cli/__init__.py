@@ -55,6 +55,7 @@ def add_model_verbs(verb: Verb) -> None:
     sub.add_argument("--data", type=Path, help="训练文件（默认 dataset/train.jsonl）")
     sub.add_argument("--resume", action="store_true", help="从中断处继续")
     sub.add_argument("--device", help="cuda、mps 或 cpu（默认自动选择）")
+    sub.add_argument("--threads", type=int, choices=range(1, 257), metavar="N", help="CPU 线程数（默认由 PyTorch 决定）")
     sub.add_argument("--track", choices=("tensorboard", "wandb", "swanlab"), help="同时记录到这个工具；metrics.csv 总会写")
     sub = verb("evaluate", "models", "在全部测试题上打分")
     sub.add_argument("--profile", choices=PROFILES, help="题量（默认取 workbook.toml）")

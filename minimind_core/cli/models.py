@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,6 +26,8 @@ from minimind_core.training.tracking import Log, tracking
 
 def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Train an adapter; under torchrun every process takes its part and the first one writes."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     with process_group() as device:
         run = prepare_run(workbook, arguments.run, arguments.profile, resume=arguments.resume, data=arguments.data, device=arguments.device or device)
         with tracking(arguments.track if is_first() else None, run.folder, "minimind-lora", run.settings) as log:

@@ -47,6 +47,7 @@ def export_peft(model: MiniMind, lora: LoraConfig, base: Path, folder: Path) -> 
         folder / "adapter_config.json",
         {
             "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": lora.rank, "lora_alpha": lora.alpha,
+            "use_rslora": lora.rank_stabilised,
             "target_modules": list(lora.target_modules), "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
         },
     )  # fmt: skip

@@ -20,10 +20,10 @@ from minimind_core.modeling.pth import read_lora_pth
 class LoraLinear(nn.Module):
     """A frozen linear layer and its trainable low-rank update."""
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+    def __init__(self, base: nn.Linear, config: LoraConfig) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
-        self.scale = alpha / rank
+        self.scale, rank = config.scale, config.rank
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))  # zero: the adapter starts as no change
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
@@ -50,7 +50,7 @@ def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
     for name, linear in linears.items():
         parent, leaf = name.rsplit(".", 1)
         if leaf in config.target_modules:
-            setattr(model.get_submodule(parent), leaf, LoraLinear(linear, config.rank, config.alpha))
+            setattr(model.get_submodule(parent), leaf, LoraLinear(linear, config))
     torch.set_rng_state(generator_state)
     return model
 

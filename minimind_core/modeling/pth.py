@@ -92,7 +92,7 @@ def write_lora_pth(path: Path, tensors: dict[str, Tensor], config: LoraConfig) -
     renamed = {}
     for name, tensor in tensors.items():
         module, kind = name.rsplit(".lora_", 1)
-        renamed[f"{module}.lora.{kind}.weight"] = (tensor * (config.alpha / config.rank) if kind == "B" else tensor).contiguous().cpu()
+        renamed[f"{module}.lora.{kind}.weight"] = (tensor * config.scale if kind == "B" else tensor).contiguous().cpu()
     with replacing(path) as temporary:
         torch.save(renamed, temporary)
 

@@ -46,10 +46,13 @@ class Muon(torch.optim.Optimizer):
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """One AdamW, or AdamW and Muon, over the parameters that require a gradient."""
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    muon = [p for name, p in trainable if config.matrix_learning_rate and p.dim() == 2 and "embed" not in name]
+    muon = [p for name, p in trainable if config.matrix_learning_rate and p.dim() == 2 and "embed" not in name and "lora_" not in name]
     chosen = {id(p) for p in muon}
-    rest = [p for _, p in trainable if id(p) not in chosen]
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay)]
+    fast = [p for name, p in trainable if name.endswith(".lora_B")]
+    rest = [p for name, p in trainable if id(p) not in chosen and not name.endswith(".lora_B")]
+    groups = [{"params": rest}] + ([{"params": fast, "lr": config.learning_rate * config.lora_b_ratio}] if fast else [])
+    settings = {"lr": config.learning_rate, "betas": (0.9, 0.95), "weight_decay": config.weight_decay}
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, **settings)]
     if muon:
         optimizers.append(Muon(muon, lr=config.matrix_learning_rate))
     return optimizers

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import shutil
 import signal
 import threading
 import time
@@ -135,7 +138,7 @@ def train(
     """
     optimizers = build_optimizers(model, config)
     progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint and checkpoint.exists() else Progress()
-    hidden = torch.compile(model.hidden, dynamic=False) if config.compile else model.hidden
+    hidden = compiled(model.hidden) if config.compile else model.hidden
     saved_at = time.monotonic()
     save = lambda: checkpoint and is_first() and save_checkpoint(checkpoint, model, optimizers, progress)
     try:
@@ -160,6 +163,15 @@ def train(
                 saved_at = time.monotonic()
     finally:
         save()
+
+
+def compiled(function: Callable) -> Callable:
+    """The function through torch.compile, or itself where there is no C++ compiler."""
+    compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
+    if any(name and shutil.which(name) for name in compilers):
+        return torch.compile(function, dynamic=False)
+    logging.getLogger(__name__).warning("找不到 C++ 编译器，训练不编译，结果不变，速度较慢。")
+    return function
 
 
 def update(model: MiniMind, batches: list[Batch], optimizers: list, factor: float, config: TrainConfig, hidden: Callable) -> tuple[float, int]:
