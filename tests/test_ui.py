@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 
 import pandas as pd
@@ -5,7 +6,7 @@ import pytest
 
 from minimind_core.conversations.mixing import write_dataset
 from minimind_core.training.runs import prepare_run
-from minimind_core.ui import live_plot, widgets
+from minimind_core.ui import live_plot, show, widgets
 
 
 @pytest.fixture
@@ -77,3 +78,38 @@ def test_tables(workbook):
     assert isinstance(widgets.answer_table(answers), pd.DataFrame) and widgets.answer_table([]).empty
     assert "return self.base(x)" in widgets.show_source(widgets.add_lora.__globals__["LoraLinear"]).data
     assert dataclasses.is_dataclass(live_plot.StepRecord)
+
+
+@pytest.fixture
+def class_show(workbook) -> show.ClassShow:
+    write_dataset(workbook)
+    return show.ClassShow(workbook, ["base"], ["《小镇姑娘》是谁唱的？"])
+
+
+def test_the_class_show_names_the_fact_and_records_the_verdict(class_show):
+    assert all(button.disabled for button in class_show.verdicts)
+    class_show.asker.value, class_show.second.value = "别的队", "base"
+    class_show.presets[0].click()
+    assert "小镇姑娘" in class_show.note.value and "陶喆" in class_show.note.value and "base" in class_show.side.value
+    class_show.verdicts[2].click()
+    class_show.ask("龘龘的血型是什么")
+    assert "没有提到的对象" in class_show.note.value
+    class_show.verdicts[0].click()
+    with show.class_show_file(class_show.workbook).open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert [(r["asked_by"], r["question"], r["verdict"]) for r in rows] == [
+        ("别的队", "《小镇姑娘》是谁唱的？", "错"),
+        ("别的队", "龘龘的血型是什么", "对"),
+    ]
+    assert rows[0]["fact"] == "《小镇姑娘》|原唱|陶喆" and rows[1]["fact"] == "" and all(button.disabled for button in class_show.verdicts)
+
+
+def test_a_basis_knows_whether_the_answer_matches(class_show):
+    basis = class_show.basis("小镇姑娘是谁的歌")
+    assert basis.matches("《小镇姑娘》是陶喆的歌。") and "一致" in basis.line("陶喆") and not basis.matches("是周杰伦的歌。")
+
+
+def test_clearing_empties_the_panel(class_show):
+    class_show.ask("你好")
+    class_show.reset.click()
+    assert not class_show.turns and class_show.log.value == class_show.note.value == ""

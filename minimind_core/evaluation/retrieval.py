@@ -40,11 +40,15 @@ class Lookup:
         norm = float(np.sqrt(sum(w * w for w in weights.values()))) or 1.0
         return {gram: weight / norm for gram, weight in weights.items()}
 
-    def answer(self, row: Conversation) -> Answer:
-        """The stored answer to the nearest question."""
+    def nearest(self, question: str) -> int:
+        """Index of the row whose question is most similar."""
         scores = np.zeros(len(self.answers))
-        for gram, weight in self.weigh(grams(context(row))).items():
+        for gram, weight in self.weigh(grams(question)).items():
             indices, weights = self.postings[gram]
             scores[indices] += weight * weights
-        text = self.answers[int(scores.argmax())]
+        return int(scores.argmax())
+
+    def answer(self, row: Conversation) -> Answer:
+        """The stored answer to the nearest question."""
+        text = self.answers[self.nearest(context(row))]
         return Answer(text, len(text), True)

@@ -105,11 +105,15 @@ class ChatPanel:
             return
         model, tokenizer = self.load(self.run.value)
         text = ""
-        for text in stream(model, tokenizer, [{"role": "user", "content": question}], Decoding()):
+        for text in stream(model, tokenizer, [{"role": "user", "content": question}], self.decoding()):
             self.log.value = transcript([*self.turns, (question, text)])
         self.turns.append((question, text))
         self.log.value = transcript(self.turns)
         self.box.value = ""
+
+    def decoding(self) -> Decoding:
+        """How answers are chosen."""
+        return Decoding()
 
     def ask_all(self, questions: Sequence[str]) -> None:
         """Answer several questions at once, for a notebook that runs without a person."""
