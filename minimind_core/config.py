@@ -105,7 +105,7 @@ class Profile:
 
 PROFILES = {
     "smoke": Profile(1, 1024, 96, 6, TrainConfig(learning_rate=3e-3, validate_every=2), LoraConfig(rank=4, alpha=8)),
-    "default": Profile(3, 1024, None, None, TrainConfig(learning_rate=5e-3), LoraConfig()),
+    "default": Profile(3, 1024, None, 400, TrainConfig(learning_rate=5e-3), LoraConfig()),
     "full": Profile(6, 1024, None, None, TrainConfig(learning_rate=4e-3), LoraConfig(rank=32, alpha=64)),
 }
 STOCK_LORA = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))  # stock MiniMind: square layers only

@@ -31,7 +31,7 @@ def make_scratch(folder: Path) -> Path:
     folder = folder.resolve()
     (folder / "report").mkdir(parents=True, exist_ok=True)
     (folder / "dataset").mkdir(exist_ok=True)
-    for name in ("report/report.typ", "dataset/kdconv_sample.json"):
+    for name in ("report/report.typ", "report/original_runs.json", "dataset/kdconv_sample.json"):
         shutil.copy(PROJECT / name, folder / name)
     text = (PROJECT / "workbook.toml").read_text(encoding="utf-8")
     for key, path in (("base", workbook.base), ("facts", workbook.facts)):

@@ -74,7 +74,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "team": workbook.persona.team, "members": list(workbook.members), "course": workbook.course,
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
         "samples": sample_rows(workbook), "run": result["run"], "suites": SUITES, "artists": list(workbook.artists),
-        "results": {name: r["scores"] for name, r in results.items()}, "details": result["details"],
+        "results": {name: results[name]["scores"] for name in ("base", "retrieval", run) if name in results}, "details": result["details"],
         "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
         "music": examples(result, music, True, 6), "mistakes": examples(result, music, False, 5),

@@ -58,8 +58,8 @@ def loss_figure(metrics: Sequence[dict[str, str]]) -> Figure:
 def scores_figure(results: dict[str, dict]) -> Figure:
     """Share of right answers by suite, one bar a run, with 95 % Wilson intervals."""
     use_style()
-    figure, axes = plt.subplots(figsize=(7, 3.4))
-    width = 0.8 / len(results)
+    figure, axes = plt.subplots(figsize=(9, 3.8))
+    width = 0.84 / len(results)
     colours = [GREY, BLUE, ORANGE, GREEN]
     for index, (name, result) in enumerate(results.items()):
         scores = [result["scores"][suite] for suite in SUITES]
@@ -68,10 +68,26 @@ def scores_figure(results: dict[str, dict]) -> Figure:
         spread = [[100 * (s["share"] - s["low"]) for s in scores], [100 * (s["high"] - s["share"]) for s in scores]]
         axes.bar(places, shares, width * 0.92, yerr=spread, capsize=3, label=name, color=colours[index % 4])
         for x, share, score in zip(places, shares, scores, strict=True):
-            axes.text(x, 100 * score["high"] + 2, f"{share:.0f}", ha="center", fontsize=8)
+            axes.text(x, 100 * score["high"] + 2, f"{share:.0f}", ha="center", fontsize=7)
     axes.set(ylabel="答对的比例（%）", ylim=(0, 114), xticks=range(len(SUITES)))
-    axes.set_xticklabels([label.replace("（", "\n（") for label in SUITES.values()])
+    axes.set_xticklabels([label.replace("（", "\n（") for label in SUITES.values()], fontsize=9)
     axes.legend(frameon=False, ncols=len(results), loc="upper left", bbox_to_anchor=(0, 1.13))
+    return figure
+
+
+def interleaved_figure(losses: Sequence[float], every: int) -> Figure:
+    """Losses as a log printed them, and the same numbers split into the `every` batches that come round each epoch."""
+    use_style()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
+    left.plot(range(1, len(losses) + 1), losses, color=GREY, linewidth=1)
+    left.set(title="日志里的样子", xlabel="第几次打印", ylabel="损失（nats / 词元）")
+    for index, colour in zip(range(every), (BLUE, ORANGE, GREEN, GREY), strict=False):
+        right.plot(
+            range(1, len(losses[index::every]) + 1), losses[index::every], "o-", markersize=3, color=colour, label=f"每轮打印的第 {index + 1} 批"
+        )
+    right.set(title="拆成三批来看", xlabel="轮")
+    right.legend(frameon=False)
+    figure.tight_layout()
     return figure
 
 
@@ -79,7 +95,7 @@ def dataset_figure(rows: Sequence[Conversation]) -> Figure:
     """Rows of the training file by kind, and music rows by attribute."""
     use_style()
     figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), width_ratios=(1, 1.6))
-    names = {"music": "音乐", "identity": "身份", "refusal": "拒答"}
+    names = {"music": "音乐", "identity": "身份", "refusal": "拒答", "general": "闲聊"}
     kinds = Counter(names.get(row.meta.get("kind", ""), "其他") for row in rows)
     left.bar(list(kinds), list(kinds.values()), color=[BLUE, ORANGE, GREEN, GREY][: len(kinds)])
     for index, value in enumerate(kinds.values()):

@@ -14,7 +14,18 @@ from minimind_core.reporting.document import REPORT_NAME
 from minimind_core.training.runs import run_folder
 
 VIDEO = "运行示例.mp4"
-CODE = ("minimind_core", "notebooks", "scripts", "weights/base", "tests", "report/report.typ", "report/results", "dataset", "figures")
+CODE = (
+    "minimind_core",
+    "notebooks",
+    "scripts",
+    "weights/base",
+    "tests",
+    "report/report.typ",
+    "report/original_runs.json",
+    "report/results",
+    "dataset",
+    "figures",
+)
 CODE_FILES = ("go.py", "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md", "CHANGELOG.md", "LICENSE")
 SKIPPED = ("__pycache__", ".ipynb_checkpoints")
 EPOCH = (2026, 1, 1, 0, 0, 0)  # fixed file time: the same content gives the same zip
