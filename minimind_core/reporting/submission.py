@@ -15,17 +15,9 @@ from minimind_core.training.runs import run_folder
 
 VIDEO = "运行示例.mp4"
 CODE = (
-    "minimind_core",
-    "notebooks",
-    "scripts",
-    "weights/base",
-    "tests",
-    "report/report.typ",
-    "report/original_runs.json",
-    "report/results",
-    "dataset",
-    "figures",
-)
+    "minimind_core", "notebooks", "scripts", "benchmarks", "weights/base", "tests", "report/report.typ", "report/original_runs.json",
+    "report/results", "dataset", "figures",
+)  # fmt: skip
 CODE_FILES = ("go.py", "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md", "CHANGELOG.md", "LICENSE")
 SKIPPED = ("__pycache__", ".ipynb_checkpoints")
 EPOCH = (2026, 1, 1, 0, 0, 0)  # fixed file time: the same content gives the same zip
