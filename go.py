@@ -26,7 +26,7 @@ TASKS: dict[str, tuple[str, str, list[list[str]]]] = {
     "report": (
         "运行全部笔记本，生成 PDF 报告和压缩包",
         "",
-        [["scripts/run_notebooks.py"], ["scripts/update_readme.py"], ["-m", "minimind_core.cli", "submit"]],
+        [["scripts/run_notebooks.py"], ["scripts/update_readme.py"], ["-m", "minimind_core.cli", "submit", "--draft"]],
     ),
     "smoke": ("用极小的设置试跑全部笔记本", "", [["scripts/run_notebooks.py", "--profile", "smoke", "--scratch", "runs/smoke"]]),
     "test": ("运行测试", "test", [["-m", "pytest"]]),

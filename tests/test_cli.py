@@ -52,8 +52,9 @@ def test_from_facts_to_zip(trained, capsys, tmp_path_factory):
     scores = json.loads((trained / "main.json").read_text(encoding="utf-8"))["scores"]
     assert set(scores) >= {"identity", "music_seen", "music_held_out", "refusal", "over_refusal", "ended", "repetition"}
     assert all(0 <= s["low"] <= s["share"] <= s["high"] <= 1 and s["n"] > 0 for s in scores.values())
-    assert run(trained, "report") == 0 and run(trained, "submit") == 0
-    assert "没有 运行示例.mp4" in capsys.readouterr().out
+    assert run(trained, "report") == 0 and run(trained, "submit", "--draft") == 0
+    said = capsys.readouterr().out
+    assert "没有 运行示例.mp4" in said and "✗ 运行示例.mp4" in said and "✓ minimind/" in said
     with zipfile.ZipFile(trained / "旋律小队_大作业.zip") as archive:
         names = set(archive.namelist())
         assert {"大作业报告.pdf", "README.txt", "dataset/facts.csv", "minimind/go.py", "minimind/runs/main/adapter.safetensors"} <= names
@@ -66,7 +67,7 @@ def test_name_and_team_change_everything_that_is_handed_in(project):
 
     path = project / "workbook.toml"
     path.write_text(path.read_text(encoding="utf-8").replace("小音", "阿律").replace("旋律小队", "银杏组"), encoding="utf-8")
-    for verb in (["build-dataset"], ["train"], ["evaluate"], ["report"], ["submit"]):
+    for verb in (["build-dataset"], ["train"], ["evaluate"], ["report"], ["submit", "--draft"]):
         assert run(project, *verb) == 0
     with zipfile.ZipFile(project / "银杏组_大作业.zip") as archive:
         readme = archive.read("README.txt").decode()
@@ -82,7 +83,7 @@ def test_name_and_team_change_everything_that_is_handed_in(project):
     (["evaluate", "--run", "none"], "没有名为“none”"),
     (["ask", "--run", "base", "--questions", "nowhere.txt"], "找不到问题文件"),
     (["train", "--run", "a b"], "不能含空格"),
-    (["submit"], "不能打包"),
+    (["submit", "--draft"], "不能打包"),
     (["doctor", "nowhere.jsonl"], "找不到数据文件"),
 ])  # fmt: skip
 def test_problems_are_one_line_with_a_remedy(project, capsys, arguments, problem):
@@ -204,3 +205,18 @@ def test_a_dialogue_without_a_question_is_refused(project, capsys, line):
     path.write_text(line + "\n", encoding="utf-8")
     assert run(project, "ask", "--run", "base", "--questions", path) == 2
     assert f"{path}:1:" in capsys.readouterr().err
+
+
+def test_what_may_not_be_handed_in_is_refused_with_the_reasons(trained, capsys):
+    assert run(trained, "evaluate") == 0 and run(trained, "report") == 0
+    assert run(trained, "submit") == 2 and "占位" in capsys.readouterr().err
+    path = trained / "workbook.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("成员一", "张三").replace("成员二", "李四"), encoding="utf-8")
+    assert run(trained, "report") == 0 and run(trained, "submit") == 0
+    assert run(trained, "evaluate") == 0
+    with (trained / "dataset" / "identity.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write("{\n")
+    capsys.readouterr()
+    assert run(trained, "submit") == 2
+    error = capsys.readouterr().err
+    assert "报告比测试结果旧" in error and "数据有 1 个错误" in error

@@ -6,7 +6,7 @@ import argparse
 
 from minimind_core.config import Workbook
 from minimind_core.reporting.document import build_report
-from minimind_core.reporting.submission import build_submission
+from minimind_core.reporting.submission import build_submission, checklist
 
 
 def report(workbook: Workbook, arguments: argparse.Namespace) -> int:
@@ -17,8 +17,10 @@ def report(workbook: Workbook, arguments: argparse.Namespace) -> int:
 
 def submit(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Build the zip."""
-    path, missing = build_submission(workbook, arguments.run)
+    path, missing = build_submission(workbook, arguments.run, draft=arguments.draft)
     print(f"压缩包：{path}（{path.stat().st_size / 1e6:.1f} MB）")
+    for part, there, size in checklist(path):
+        print(f"  {'✓' if there else '✗'} {part}  {size / 1e6:.2f} MB")
     for text in missing:
         print(f"提醒：{text}")
     return 0

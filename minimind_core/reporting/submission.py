@@ -8,6 +8,7 @@ from pathlib import Path
 
 import minimind_core
 from minimind_core.config import Workbook
+from minimind_core.conversations.doctor import examine
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.reporting.document import REPORT_NAME
@@ -19,7 +20,7 @@ CODE = (
     "report/results", "dataset", "figures",
 )  # fmt: skip
 CODE_FILES = ("go.py", "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md", "CHANGELOG.md", "LICENSE")
-SKIPPED = ("__pycache__", ".ipynb_checkpoints")
+SKIPPED = ("__pycache__", ".ipynb_checkpoints", "raw")  # dataset/raw holds other people's text
 EPOCH = (2026, 1, 1, 0, 0, 0)  # fixed file time: the same content gives the same zip
 
 
@@ -70,9 +71,32 @@ def collect(workbook: Workbook, run: str) -> dict[str, Path | str]:
     return entries
 
 
-def build_submission(workbook: Workbook, run: str = "main") -> tuple[Path, list[str]]:
-    """Write TEAM_大作业.zip; returns its path and what a grader would miss."""
+def obstacles(workbook: Workbook) -> list[str]:
+    """Reasons why the zip must not be handed in yet."""
+    found = []
+    if any(name.startswith("成员") for name in workbook.members):
+        found.append("workbook.toml 的 members 还是占位的名字：请换成真实姓名，再生成报告。")
+    errors = [f for path in sorted(workbook.dataset.glob("*.jsonl")) for f in examine(path) if f.error]
+    if errors:
+        found.append(f"数据有 {len(errors)} 个错误，例如 {errors[0]} 请运行 minimind doctor dataset/*.jsonl。")
+    report = workbook.root / "report" / REPORT_NAME
+    newest = max((path.stat().st_mtime for path in workbook.results.glob("run_*.json")), default=0.0)
+    if report.is_file() and report.stat().st_mtime < newest:
+        found.append("报告比测试结果旧：请运行 minimind report，再打包。")
+    return found
+
+
+def build_submission(workbook: Workbook, run: str = "main", draft: bool = False) -> tuple[Path, list[str]]:
+    """Write TEAM_大作业.zip; returns its path and what a grader would miss.
+
+    Placeholder names, errors in the data and a report older than the results are refused, or listed in a draft.
+    """
     entries = collect(workbook, run)
+    missing = obstacles(workbook)
+    if missing and not draft:
+        raise WorkbookError("还不能提交：\n" + "\n".join(f"- {text}" for text in missing) + "\n只想看看压缩包的样子，请加 --draft。")
+    if VIDEO not in entries:
+        missing.append(f"没有 {VIDEO}：请录制运行示例并存为 report/{VIDEO}，再打包一次。")
     team = re.sub(r"[^\w-]", "_", workbook.persona.team)  # a slash or colon has no place in a file name
     target = workbook.root / f"{team}_大作业.zip"
     with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -81,9 +105,13 @@ def build_submission(workbook: Workbook, run: str = "main") -> tuple[Path, list[
             info = zipfile.ZipInfo(name, EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(info, data)
-    missing = []
-    if VIDEO not in entries:
-        missing.append(f"没有 {VIDEO}：请录制运行示例并存为 report/{VIDEO}，再打包一次。")
-    if any(name.startswith("成员") for name in workbook.members):
-        missing.append("workbook.toml 的 members 还是占位的名字：请换成真实姓名，再生成报告。")
     return target, missing
+
+
+def checklist(path: Path) -> list[tuple[str, bool, int]]:
+    """The course's list: (part of the zip, whether it is there, its bytes before compression)."""
+    with zipfile.ZipFile(path) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    parts = ("minimind/", REPORT_NAME, "dataset/", "README.txt", VIDEO)
+    found = [(part, [size for name, size in sizes.items() if name.startswith(part)]) for part in parts]
+    return [(part, bool(own), sum(own)) for part, own in found]
