@@ -220,3 +220,10 @@ def test_what_may_not_be_handed_in_is_refused_with_the_reasons(trained, capsys):
     assert run(trained, "submit") == 2
     error = capsys.readouterr().err
     assert "报告比测试结果旧" in error and "数据有 1 个错误" in error
+
+
+def test_the_ledger_holds_every_run_with_its_settings_and_scores(trained, capsys):
+    assert run(trained, "evaluate") == 0 and run(trained, "evaluate", "--run", "retrieval") == 0 and run(trained, "runs") == 0
+    lines = (trained / "report" / "results" / "runs.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[0] for line in lines] == ["运行", "main", "retrieval"] and "秩" in lines[0] and "自然结束" in lines[0]
+    assert "main" in capsys.readouterr().out

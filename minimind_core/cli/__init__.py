@@ -60,6 +60,7 @@ def add_model_verbs(verb: Verb) -> None:
     sub = verb("evaluate", "models", "在全部测试题上打分")
     sub.add_argument("--profile", choices=PROFILES, help="题量（默认取 workbook.toml）")
     sub.add_argument("--json", type=Path, help="另存全部分数和回答")
+    verb("runs", "models", "列出全部运行的设置和得分，另存 report/results/runs.csv", run=False)
     sub = verb("ask", "models", "回答一个文件里的问题，输出 JSONL")
     sub.add_argument("--questions", type=Path, required=True, help="每行一个问题，或 JSONL")
     sub.add_argument("--out", type=Path, help="输出文件（默认打印）")

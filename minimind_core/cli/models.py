@@ -15,6 +15,7 @@ from tqdm import tqdm
 from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.generation import Decoding, generate, stream
+from minimind_core.evaluation.ledger import ledger
 from minimind_core.evaluation.scoring import evaluate_run
 from minimind_core.files import write_json, write_jsonl
 from minimind_core.modeling.checkpoint import load_base
@@ -61,6 +62,13 @@ def evaluate(workbook: Workbook, arguments: argparse.Namespace) -> int:
         write_json(arguments.json, result)
     for name, score in result["scores"].items():
         print(f"{name:16} {score['share']:7.1%}  {score['right']}/{score['n']}  95% 区间 {score['low']:.1%}–{score['high']:.1%}")
+    return 0
+
+
+def runs(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """The table of all runs."""
+    table = ledger(workbook)
+    print(table.T.to_string() if len(table) else "还没有任何运行。请先运行 minimind train。")
     return 0
 
 

@@ -1,0 +1,41 @@
+"""All runs in one table: how each was trained, and what it scored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from minimind_core.config import Workbook
+from minimind_core.evaluation.suites import SUITES
+from minimind_core.files import write_text
+
+SETTINGS = {"data": "数据", "rows": "行数", "epochs": "遍数", "steps": "步数", "seed": "种子", "trainable_parameters": "可训练参数", "status": "状态"}
+OUTCOMES = {**SUITES, "over_refusal": "过度拒答", "ended": "自然结束", "repetition": "复读"}
+
+
+def ledger(workbook: Workbook) -> pd.DataFrame:
+    """One row a run, trained or only scored; also written to report/results/runs.csv."""
+    runs: dict[str, dict[str, Any]] = {}
+    for path in sorted(workbook.runs.glob("*/run.json")):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        runs[path.parent.name] = describe(settings)
+    for path in sorted(workbook.results.glob("run_*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        name = path.stem.removeprefix("run_")
+        row = runs.setdefault(name, describe(result["run"]))
+        row |= {label: result["scores"][key]["share"] for key, label in OUTCOMES.items() if result["scores"][key]["n"]}
+    table = pd.DataFrame.from_dict(runs, orient="index").rename_axis("运行")
+    write_text(workbook.results / "runs.csv", table.to_csv())
+    return table
+
+
+def describe(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that tell runs apart."""
+    row: dict[str, Any] = {label: settings[key] for key, label in SETTINGS.items() if key in settings}
+    if "lora" in settings:
+        row |= {"秩": settings["lora"]["rank"], "线性层": len(settings["lora"]["target_modules"]), "学习率": settings["train"]["learning_rate"]}
+    if "train_seconds" in settings:
+        row["分钟"] = round(settings["train_seconds"] / 60, 1)
+    return row
