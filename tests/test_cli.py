@@ -227,3 +227,16 @@ def test_the_ledger_holds_every_run_with_its_settings_and_scores(trained, capsys
     lines = (trained / "report" / "results" / "runs.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["运行", "main", "retrieval"] and "秩" in lines[0] and "自然结束" in lines[0]
     assert "main" in capsys.readouterr().out
+
+
+def test_the_video_shows_every_question_and_goes_into_the_zip(trained):
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    assert run(trained, "demo") == 0
+    frames = imageio_ffmpeg.read_frames(str(trained / "report" / "运行示例.mp4"))
+    described = next(frames)
+    assert described["size"] == (1280, 720) and described["codec"] == "h264" and described["duration"] > 10
+    assert len(next(frames)) == 1280 * 720 * 3
+    frames.close()
+    assert run(trained, "evaluate") == 0 and run(trained, "report") == 0 and run(trained, "submit", "--draft") == 0
+    with zipfile.ZipFile(trained / "旋律小队_大作业.zip") as archive:
+        assert archive.getinfo("运行示例.mp4").file_size > 10_000

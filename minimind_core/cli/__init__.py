@@ -90,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_data_verbs(verb)
     add_model_verbs(verb)
     verb("report", "reports", "生成 PDF 报告")
+    verb("demo", "reports", "录制运行示例.mp4：模型回答课堂展示的问题")
     sub = verb("submit", "reports", "打包要提交的 zip；还不能交时说明原因")
     sub.add_argument("--draft", action="store_true", help="有占位文字等问题也先打一个包看看")
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from minimind_core.config import Workbook
+from minimind_core.reporting.demo import record_demo
 from minimind_core.reporting.document import build_report
 from minimind_core.reporting.submission import build_submission, checklist
 
@@ -12,6 +13,13 @@ from minimind_core.reporting.submission import build_submission, checklist
 def report(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Build the PDF."""
     print(f"报告：{build_report(workbook, arguments.run)}")
+    return 0
+
+
+def demo(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Record the video."""
+    path = record_demo(workbook, arguments.run)
+    print(f"运行示例：{path}（{path.stat().st_size / 1e6:.1f} MB）")
     return 0
 
 

@@ -96,7 +96,7 @@ def build_submission(workbook: Workbook, run: str = "main", draft: bool = False)
     if missing and not draft:
         raise WorkbookError("还不能提交：\n" + "\n".join(f"- {text}" for text in missing) + "\n只想看看压缩包的样子，请加 --draft。")
     if VIDEO not in entries:
-        missing.append(f"没有 {VIDEO}：请录制运行示例并存为 report/{VIDEO}，再打包一次。")
+        missing.append(f"没有 {VIDEO}：请运行 minimind demo（或自己录屏存为 report/{VIDEO}），再打包一次。")
     team = re.sub(r"[^\w-]", "_", workbook.persona.team)  # a slash or colon has no place in a file name
     target = workbook.root / f"{team}_大作业.zip"
     with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
