@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from minimind_core.conversations.mixing import write_dataset
+from minimind_core.modeling.lora import LoraLinear
 from minimind_core.training.runs import prepare_run
 from minimind_core.ui import live_plot, show, widgets
 
@@ -76,7 +77,7 @@ def test_tables(workbook):
     assert list(widgets.detail_table(details, "music").index) == ["b", "a"]
     answers = [{"question": "问", "expected": "答", "answer": "答", "right": True}]
     assert isinstance(widgets.answer_table(answers), pd.DataFrame) and widgets.answer_table([]).empty
-    assert "return self.base(x)" in widgets.show_source(widgets.add_lora.__globals__["LoraLinear"]).data
+    assert "return self.base(x)" in widgets.show_source(LoraLinear).data
     assert dataclasses.is_dataclass(live_plot.StepRecord)
 
 

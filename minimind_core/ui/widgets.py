@@ -10,13 +10,10 @@ from typing import Any
 
 import ipywidgets as widgets
 import pandas as pd
-import torch
 from IPython.display import Code
 
-from minimind_core.config import LoraConfig, ModelConfig, Workbook
+from minimind_core.config import Workbook
 from minimind_core.evaluation.generation import Decoding, generate, stream
-from minimind_core.modeling.lora import add_lora, lora_parameter_count
-from minimind_core.modeling.minimind import MiniMind
 from minimind_core.training.runs import load_run
 
 
@@ -39,16 +36,6 @@ def detail_table(result: dict, suite: str) -> pd.DataFrame:
     rows = {key.split("/", 1)[1]: score for key, score in result["details"].items() if key.startswith(f"{suite}/")}
     table = pd.DataFrame(rows).T[["right", "n", "share"]].sort_values("share")
     return table.astype({"right": int, "n": int}).rename(columns={"right": "答对", "n": "题数", "share": "正确率"})
-
-
-def parameter_counts(config: ModelConfig, ranks: Sequence[int], targets: Sequence[str]) -> list[int]:
-    """Trainable parameters of an adapter on a model of this shape, for each rank; nothing is allocated."""
-    counts = []
-    with torch.device("meta"):
-        for rank in ranks:
-            model = add_lora(MiniMind(config), LoraConfig(rank=rank, alpha=rank, target_modules=tuple(targets)))
-            counts.append(lora_parameter_count(model))
-    return counts
 
 
 def answer_table(answers: Sequence[dict], count: int = 12) -> pd.DataFrame:
