@@ -12,7 +12,7 @@ import torch
 
 from minimind_core.config import load_workbook
 from minimind_core.conversations.schema import read_conversations
-from minimind_core.devices import choose_device, fast_bfloat16, lower_frozen
+from minimind_core.devices import fast_bfloat16, lower_frozen
 from minimind_core.evaluation.generation import Decoding, generate
 from minimind_core.files import write_json
 from minimind_core.modeling.checkpoint import load_base
@@ -38,7 +38,7 @@ def transformers_seconds(questions: list[str], batch: int) -> float:
 def our_seconds(questions: list[str], batch: int) -> float:
     """Greedy answers of exactly NEW tokens: the end token is made impossible by an embedding row of zeros and a shift."""
     model, tokenizer = load_base(load_workbook().base)
-    lower_frozen(model.requires_grad_(False).to(choose_device()))
+    lower_frozen(model.requires_grad_(False))
     with torch.no_grad():
         model.model.embed_tokens.weight[2] = 0  # its logit is 0, below the winner's
     dialogues = [[{"role": "user", "content": q}] for q in questions]

@@ -1,6 +1,6 @@
 """Train the embedded base model: tokenizer, then a stack that grows from 2 to 8 layers on a mix that turns to chat.
 
-    python scripts/build_base.py --corpus FOLDER --work runs/base [--plan cpu|probe]
+    python scripts/build_base.py --corpus FOLDER --work runs/base [--plan cpu|cuda|probe]
 
 Run it again after an interruption: each stage goes on from its last checkpoint.
 """
@@ -203,13 +203,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/base"))
-    parser.add_argument("--out", type=Path, default=Path("weights/base"))
+    parser.add_argument("--out", type=Path, help="default weights/base; for probe WORK/probe/out")
     parser.add_argument("--plan", choices=("cpu", "cuda", "probe"), default="cpu")
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu or auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     stages = plan(arguments.plan)
+    arguments.work = arguments.work / arguments.plan  # plans have files of the same names
+    arguments.out = arguments.out or (Path("weights/base") if arguments.plan != "probe" else arguments.work / "out")
     started = time.time()
     prepare(arguments.corpus, arguments.work, stages)
     print(f"prepared in {time.time() - started:.0f} s", flush=True)

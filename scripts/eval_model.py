@@ -19,6 +19,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.generation import Decoding, generate, stream
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import load_adapter, merge_lora
+from minimind_core.modeling.tokenizer import Message
 from minimind_core.training.runs import base_sha256, run_folder
 
 MODES = {1: "full_sft", 2: "rlhf"}  # MiniMind's numbers for the base that a LoRA was trained on
@@ -59,14 +60,15 @@ def check_base(workbook: Workbook, name: str, base: Path, mode: int) -> None:
         )
 
 
-def questions(workbook: Workbook, name: str) -> list[str]:
-    """The workbook's own questions, and a few of the file that the adapter was trained on."""
+def questions(workbook: Workbook, name: str) -> list[list[Message]]:
+    """The workbook's own questions, and a few dialogues of the file that the adapter was trained on."""
     record = run_folder(workbook, name) / "run.json" if name != "None" else None
     data = dataset_file(workbook, "train")
     if record and record.is_file():
         data = workbook.root / json.loads(record.read_text(encoding="utf-8"))["data"]
     rows = read_conversations(data) if data.is_file() else []
-    return list(dict.fromkeys([*workbook.show_questions, *(row.question for row in rows[:: max(1, len(rows) // 6)][:6])]))
+    own = [[{"role": "user", "content": question}] for question in workbook.show_questions]
+    return own + [row.messages[:-1] for row in rows[:: max(1, len(rows) // 6)][:6]]
 
 
 def main() -> int:
@@ -82,8 +84,8 @@ def main() -> int:
     lower_frozen(model.requires_grad_(False).eval().to(choose_device()))
     asked = questions(workbook, arguments.lora_name)
     decoding = Decoding(max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature)
-    for question, answer in zip(asked, generate(model, tokenizer, [[{"role": "user", "content": q}] for q in asked], decoding), strict=True):
-        print(f"问：{question}\n答：{answer.text}\n")
+    for messages, answer in zip(asked, generate(model, tokenizer, asked, decoding), strict=True):
+        print("\n".join(f"{'问' if m['role'] == 'user' else '答'}：{m['content']}" for m in messages) + f"\n答：{answer.text}\n")
     while arguments.chat and (question := input("问（空行结束）：").strip()):
         print("答：" + (list(stream(model, tokenizer, [{"role": "user", "content": question}], decoding)) or [""])[-1])
     return 0

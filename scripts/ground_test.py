@@ -67,6 +67,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for item in arguments.bases:
             name, _, path = item.partition("=")
+            if not path and name != "random":
+                parser.error(f"{item}: write NAME=FOLDER, or random")
             base = Path(path).resolve() if path else random_base(workbook.base, Path(folder) / "random")
             found["bases"][name] = tried(replace(workbook, base=base), name, arguments.epochs, arguments.questions)
             write_json(target, found)

@@ -20,7 +20,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.modeling.checkpoint import load_tensors
 from minimind_core.modeling.lora import adapter_config
 from minimind_core.modeling.pth import write_lora_pth
-from minimind_core.training.parallel import is_first, process_group
+from minimind_core.training.parallel import is_first, process_group, wait_for_all
 from minimind_core.training.runs import prepare_run
 from minimind_core.training.tracking import tracking
 
@@ -61,8 +61,11 @@ def main() -> int:
     with process_group() as device:
         if is_first() and not dataset_file(workbook, "music_qa_valid").is_file():
             write_dataset(workbook)
+        wait_for_all()
         run = prepare_run(workbook, arguments.lora_name, profile, resume=arguments.resume, data=arguments.data_path, device=device)
         target = arguments.out_dir / "lora" / f"{arguments.lora_name}_{run.model.config.hidden_size}.pth"
+        if is_first() and not arguments.resume:
+            target.unlink(missing_ok=True)  # an interrupted training must not leave an older adapter behind
         tracker = "wandb" if arguments.use_wandb and is_first() else None
         with tracking(tracker, run.folder, arguments.wandb_project, run.settings) as log:
             show_training(run, log, every=arguments.save_interval, save=lambda state: write_lora_pth(target, state, profile.lora))

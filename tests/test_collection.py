@@ -96,6 +96,20 @@ def test_a_more_specific_allow_wins_and_robots_is_read_once(hostile):
     assert Hostile.seen.count("/robots.txt") == 1
 
 
+def test_a_redirected_robots_txt_still_counts(tmp_path):
+    class Moved(Hostile):
+        def do_GET(self):
+            if self.path == "/robots.txt":
+                self.answer(status=301, Location="/real-robots.txt")
+            elif self.path == "/real-robots.txt":
+                self.answer(b"User-agent: *\nDisallow: /", kind="text/plain")
+            else:
+                self.answer(b"<h1>page</h1>")
+
+    with serving(Moved) as site, PoliteClient(tmp_path, QUICK) as client, pytest.raises(Refused, match="robots"):
+        client.get(site + "/page")
+
+
 def test_a_busy_server_is_tried_again_and_a_dead_one_given_up(hostile):
     site, client = hostile
     assert client.get(site + "/busy").content == b"<h1>ok</h1>" and Hostile.seen.count("/busy") == 3
@@ -208,3 +222,14 @@ def test_facts_survive_a_round_trip(tmp_path):
     facts = [Fact("甲,乙", "属性", '他说"好"', "https://example.org/", "2026-01-01")]
     write_facts(tmp_path / "facts.csv", facts)
     assert read_facts(tmp_path / "facts.csv") == facts
+
+
+def test_values_belong_to_the_name_before_them():
+    text = "<h1>甲</h1><dl><dt>星座</dt><dd>双子座</dd><dd>多余</dd><dt>出生地</dt> <dd>云州</dd></dl><table><tr><th colspan=2>标题</th></tr><tr><th>生日</th><td>1990年3月8日</td></tr></table>"
+    assert {f.attribute: f.value for f in sites.parse_page(page(text))} == {"星座": "双子座", "出生地": "云州", "出生日期": "1990年3月8日"}
+
+
+def test_a_date_known_only_to_the_year_stays_a_year():
+    claim = [{"mainsnak": {"datavalue": {"value": {"time": "+1962-00-00T00:00:00Z", "precision": 9}}}}]
+    text = json.dumps({"entities": {"Q1": {"labels": {"zh": {"value": "甲"}}, "claims": {"P569": claim}}}})
+    assert [f.value for f in sites.parse_wikidata(page(text))] == ["1962年"]

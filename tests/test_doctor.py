@@ -126,3 +126,19 @@ def test_context_is_everything_before_the_answer():
 @pytest.mark.parametrize("text", ["《范特西》是谁的专辑？", "我是小音，由旋律小队训练。"])
 def test_good_text_has_no_problem(text):
     assert doctor.text_problems(dialogue("问题", text)) == []
+
+
+@pytest.mark.parametrize("answer", ["演出者是 Mastodon 乐队。", "XXXTENTACION 的歌。", "I'm Desiring。"])
+def test_words_that_merely_contain_a_mark_are_no_problem(answer):
+    assert doctor.text_problems(dialogue("问题", answer)) == []
+
+
+def test_the_persona_may_say_its_own_name():
+    row = dialogue("你是谁", "我是MiniMind小音。")
+    assert doctor.text_problems(row) and not doctor.text_problems(row, own="MiniMind小音")
+
+
+def test_what_is_no_text_is_dropped_not_spelt_out(tmp_path):
+    turns = [{"role": "user", "content": "问"}, {"role": "assistant", "content": None}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"conversations": turns}), encoding="utf-8")
+    assert doctor.fix(tmp_path / "a.jsonl", tmp_path / "b.jsonl") == (0, 1)

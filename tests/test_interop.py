@@ -121,6 +121,21 @@ def test_every_layout_of_a_pth_file_is_recognised(tmp_path, tokenizer, case):
     assert difference <= (0.05 if case == "half" else 1e-5)
 
 
+def test_weights_of_the_first_generation_are_refused(tmp_path, tokenizer):
+    torch.save(old_layout(random_model(dataclasses.replace(WIDE, n_kv_heads=4))), tmp_path / "x.pth")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(WorkbookError, match="V1"):
+        load_base(tmp_path / "x.pth")
+
+
+def test_a_folder_with_a_bin_file_is_read(tmp_path, tokenizer):
+    model = random_model(WIDE)
+    save_base(model, tokenizer, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    assert torch.equal(load_base(tmp_path)[0](TOKENS), model(TOKENS))
+
+
 def test_interleaving_is_undone():
     weight = torch.randn(32, 5)
     assert torch.equal(pth.half_split(exporting.interleaved(weight, 4), 4), weight)

@@ -108,6 +108,9 @@ def test_the_class_show_names_the_fact_and_records_the_verdict(class_show):
 def test_a_basis_knows_whether_the_answer_matches(class_show):
     basis = class_show.basis("小镇姑娘是谁的歌")
     assert basis.matches("《小镇姑娘》是陶喆的歌。") and "一致" in basis.line("陶喆") and not basis.matches("是周杰伦的歌。")
+    born = class_show.basis("周杰伦的生日是哪天？")
+    assert born.matches("周杰伦出生于1979年1月18日。") and not born.matches("周杰伦出生于1985年3月2日。")
+    assert class_show.basis("谁的生日是1979年1月18日？").matches("是周杰伦。")
 
 
 def test_clearing_empties_the_panel(class_show):

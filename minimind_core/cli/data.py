@@ -10,7 +10,7 @@ from minimind_core.collection.client import PoliteClient
 from minimind_core.collection.facts import Fact, read_facts, write_facts
 from minimind_core.collection.kdconv import agrees, compare, fetch_kdconv, read_kdconv
 from minimind_core.collection.sites import parse_page
-from minimind_core.config import PROFILES, ModelConfig, Workbook
+from minimind_core.config import PROFILES, Workbook
 from minimind_core.conversations.doctor import capacity, examine, fix, leaks, summarize
 from minimind_core.conversations.mixing import dataset_file, write_dataset
 from minimind_core.conversations.recipes import RECIPES, build_recipe
@@ -64,19 +64,20 @@ def build_dataset(workbook: Workbook, arguments: argparse.Namespace) -> int:
 
 def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Examine JSONL files; exit status 1 when errors remain."""
+    from minimind_core.modeling.checkpoint import load_base
     from minimind_core.modeling.lora import lora_size
-    from minimind_core.modeling.tokenizer import count_tokens, load_tokenizer
+    from minimind_core.modeling.tokenizer import count_tokens
 
-    tokenizer = load_tokenizer(workbook.base / "tokenizer.json")
+    model, tokenizer = load_base(workbook.base)
     if arguments.fix:
         if len(arguments.files) != 1 or arguments.fix.resolve() == arguments.files[0].resolve():
             raise WorkbookError("--fix 一次修一个文件，并且要写到另一个文件名。")
-        kept, dropped = fix(arguments.files[0], arguments.fix)
+        kept, dropped = fix(arguments.files[0], arguments.fix, workbook.persona.name)
         print(f"{arguments.fix}: 保留 {kept} 行，去掉 {dropped} 行；原文件没有改动。下面是修好的文件里还剩的问题。")
         arguments.files = [arguments.fix]
     findings = []
     for path in tqdm(arguments.files, desc="检查", unit="个文件", disable=None):
-        findings += examine(path, lambda rows: count_tokens(tokenizer, [row.messages for row in rows]))
+        findings += examine(path, lambda rows: count_tokens(tokenizer, [row.messages for row in rows]), own=workbook.persona.name)
     train = dataset_file(workbook, "train")
     if train.is_file():
         findings += [f for path in arguments.files if path.stem.endswith("_test") for f in leaks(path, read_conversations(train))]
@@ -88,7 +89,7 @@ def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
     print(f"共 {errors} 个错误，{len(findings) - errors} 个提醒。")
     profile = PROFILES[workbook.profile]
     for path in [path for path in arguments.files if path.stem == "train" and not errors]:
-        meter = capacity(read_conversations(path), lora_size(profile.lora, ModelConfig()), profile.epochs)
+        meter = capacity(read_conversations(path), lora_size(profile.lora, model.config), profile.epochs)
         print(f"{path}: 回答约 {meter.bits:,} 比特，适配器 {meter.parameters:,} 个参数，占容量的 {meter.load:.0%}。")
         print(f"最少见的事实全程出现 {meter.fewest} 次。")
         print("".join(f"提醒：{text}\n" for text in meter.warnings()), end="")

@@ -29,8 +29,8 @@ def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Train an adapter; under torchrun every process takes its part and the first one writes."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    with process_group() as device:
-        run = prepare_run(workbook, arguments.run, arguments.profile, resume=arguments.resume, data=arguments.data, device=arguments.device or device)
+    with process_group(arguments.device) as device:
+        run = prepare_run(workbook, arguments.run, arguments.profile, resume=arguments.resume, data=arguments.data, device=device)
         with tracking(arguments.track if is_first() else None, run.folder, "minimind-lora", run.settings) as log:
             show_training(run, log)
     return 0

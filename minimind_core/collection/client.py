@@ -21,6 +21,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing, write_json
 
 USER_AGENT = "minimind-lora-workbook/1.0 (course project; a few pages only)"
+PROXY_ADDRESSES = ipaddress.ip_network("198.18.0.0/15")  # what local proxies answer in place of every host's address
 RETRIED = (429, 500, 502, 503, 504)
 ALLOWED_TYPES = ("text/html", "application/xhtml+xml", "application/json", "text/plain")
 
@@ -75,6 +76,10 @@ class Refused(WorkbookError):
     """A page that may not or cannot be fetched; trying again does not help."""
 
 
+class NotThere(Refused):
+    """The server answers that there is no such page (4xx)."""
+
+
 @dataclass
 class PoliteClient:
     """Fetches pages one after the other; use as a context manager."""
@@ -116,12 +121,12 @@ class PoliteClient:
         self._store(url, page, response)
         return page
 
-    def _follow(self, url: str, headers: dict[str, str]) -> tuple[httpx.Response, bytes]:
-        """Request with redirects, each of which is checked as the first address was."""
+    def _follow(self, url: str, headers: dict[str, str], robots: bool = True) -> tuple[httpx.Response, bytes]:
+        """Request with redirects, each of which is checked as the first address was; robots.txt itself asks no robots.txt."""
         seen = [url]
         while True:
             self._check_address(url)
-            if not self._allowed(url):
+            if robots and not self._allowed(url):
                 raise Refused(f"{url}: 这个网站的 robots.txt 不允许抓取。请换一个来源，或手工填写。")
             response, content = self._try(url, headers)
             if not response.has_redirect_location:
@@ -145,7 +150,7 @@ class PoliteClient:
             if response.status_code not in RETRIED:
                 if response.is_success or response.has_redirect_location or response.status_code == 304:
                     return response, content
-                raise Refused(f"{url}: 服务器回答 {response.status_code}。请检查网址是否正确。")
+                raise NotThere(f"{url}: 服务器回答 {response.status_code}。请检查网址是否正确。")
             reason = f"服务器回答 {response.status_code}"
             asked = response.headers.get("retry-after", "")
             wait = min(60.0, float(asked)) if asked.isdigit() else wait
@@ -181,14 +186,14 @@ class PoliteClient:
         return max(self.limits.delay, min(30.0, float(asked or 0)))
 
     def _allowed(self, url: str) -> bool:
-        """What robots.txt says; a site without one allows everything, one that fails to answer allows nothing."""
+        """What robots.txt says; a site without one (4xx) allows everything, one that fails to answer allows nothing."""
         parts = urlsplit(url)
         if parts.netloc not in self.robots:
             self.robots[parts.netloc] = None  # no delay is known while robots.txt itself is fetched
             try:
-                _, content = self._try(f"{parts.scheme}://{parts.netloc}/robots.txt", {})
+                _, content = self._follow(f"{parts.scheme}://{parts.netloc}/robots.txt", {}, robots=False)
                 self.robots[parts.netloc] = Protego.parse(content.decode("utf-8", "replace"))
-            except Refused:  # 404 and the like
+            except NotThere:
                 self.robots[parts.netloc] = None
             except WorkbookError:
                 del self.robots[parts.netloc]
@@ -207,7 +212,8 @@ class PoliteClient:
             found = {item[4][0] for item in socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)}
         except OSError as error:
             raise WorkbookError(f"{url}: 找不到主机 {parts.hostname}。请检查网络和网址；没有网络时可直接填写 facts.csv。") from error
-        if not all(ipaddress.ip_address(address.split("%")[0]).is_global for address in found):
+        addresses = [ipaddress.ip_address(address.split("%")[0]) for address in found]
+        if not all(address.is_global or address in PROXY_ADDRESSES for address in addresses):
             raise Refused(f"{url}: 指向内部网络的地址，已拒绝。")
 
     def _place(self, url: str, ending: str) -> Path:

@@ -84,7 +84,7 @@ def read_dialogue(item: object, place: str) -> Dialogue:
 def plain(text: str) -> str:
     """Without marks, spaces, bracketed notes and zero padding, for comparison."""
     text = re.sub(r"（[^）]*）|\([^)]*\)", "", text)
-    return re.sub(r"[《》\s省市县区]|中国", "", re.sub(r"(?<=[年月])0(?=\d)", "", text))
+    return re.sub(r"[《》\s省市县区]|(?<!^)中国|中国(?!$)", "", re.sub(r"(?<=[年月])0(?=\d)", "", text))
 
 
 def compare(facts: Sequence[Fact], triples: Sequence[Triple]) -> list[tuple[Fact, list[str]]]:

@@ -101,6 +101,8 @@ def parse_mediawiki(page: Page) -> list[Fact]:
     """Facts of the infobox of each page in an answer to `mediawiki_url`."""
     facts: list[Fact] = []
     for item in load_json(page).get("query", {}).get("pages", []):
+        if not isinstance(item, dict):
+            raise WorkbookError(f"{page.url}: 请在网址里加上 formatversion=2（mediawiki_url 会写出完整的网址）。")
         if item.get("missing") or not item.get("revisions"):
             raise WorkbookError(f"{page.url}: 百科里没有“{item.get('title', '')}”这个条目。请换一个标题。")
         facts += make_facts(item["title"], infobox(item["revisions"][0]["slots"]["main"]["content"]), page)
@@ -117,7 +119,8 @@ def wikidata_value(value: Any, labels: Mapping[str, str]) -> str:
     if isinstance(value, str):
         return value
     if "time" in value:
-        return re.sub(r"^\+?(\d{4})-(\d\d)-(\d\d).*", r"\1-\2-\3", value["time"])
+        date = re.sub(r"^\+?(\d{4})-(\d\d)-(\d\d).*", r"\1-\2-\3", value["time"])
+        return date if value.get("precision", 11) == 11 else f"{date[:4]}年"  # precision 11 is a day, less only a year or month
     return value.get("text") or labels.get(value.get("id", ""), "")
 
 
@@ -144,10 +147,15 @@ def parse_encyclopaedia(page: Page) -> list[Fact]:
     title = tree.css_first("h1")
     if title is None:
         raise WorkbookError(f"{page.url}: 页面里没有 <h1> 标题，认不出条目名。请换一个页面。")
-    names, values = tree.css("dt, th"), tree.css("dd, td")
-    pairs = zip(names, values, strict=False)
     subject = re.sub(r"\s*[（(].*$", "", title.text(strip=True))
-    return make_facts(subject, {name.text(strip=True).rstrip("：:"): value.text(separator=" ", strip=True) for name, value in pairs}, page)
+    fields: dict[str, str] = {}
+    for name in tree.css("dt, th"):
+        value = name.next
+        while value is not None and value.tag in ("-text", "-comment"):
+            value = value.next
+        if value is not None and value.tag in ("dd", "td"):
+            fields.setdefault(name.text(strip=True).rstrip("：:"), value.text(separator=" ", strip=True))
+    return make_facts(subject, fields, page)
 
 
 def musicbrainz_fields(value: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -13,10 +13,13 @@ from pathlib import Path
 
 from minimind_core.conversations.schema import Conversation, Turn, iterate_conversations, parse_line
 from minimind_core.conversations.similarity import near_duplicates, repetitions
+from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
 
 FOREIGN = re.compile(
-    r"ChatGPT|OpenAI|GPT-?[345]|文心一言|通义千问|Claude|DeepSeek|Kimi|ChatGLM|MiniMind|豆包|讯飞星火|Qwen|Gemini|小爱同学|Siri|智谱", re.IGNORECASE
+    r"(?<![a-z])(?:ChatGPT|OpenAI|GPT-?[345]|Claude|DeepSeek|Kimi|ChatGLM|MiniMind|Qwen|Gemini|Siri)(?![a-z])"
+    r"|文心一言|通义千问|豆包|讯飞星火|小爱同学|智谱",
+    re.IGNORECASE,
 )
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\u200e\ufeff]")
 MARKUP = re.compile(r"</?[a-zA-Z][^>\n]*>|&(?:[a-z]+|#\d+);")
@@ -47,7 +50,7 @@ TEXT_CHECKS: tuple[tuple[re.Pattern, bool, bool, str, str], ...] = (
     (re.compile("\ufffd|锟斤拷|烫烫|屯屯|â€|ã€|鈥|銆"), False, True, "含有乱码", "请从原始文件按正确的编码重新读取"),
     (CONTROL, False, True, "含有看不见的控制字符", "请删去"),
     (MARKUP, False, True, "含有网页标记", "请只保留文字"),
-    (re.compile(r"TODO|XXX|待补充|此处填写|\{[a-z_]+\}", re.IGNORECASE), False, True, "含有没填的占位文字", "请填上或删去这一行"),
+    (re.compile(r"(?<![A-Za-z])(?:TODO|XXX)(?![A-Za-z])|待补充|此处填写|\{[a-z_]+\}"), False, True, "含有没填的占位文字", "请填上或删去这一行"),
     (NOTE, False, False, "含有百科的注释编号", "请删去"),
     (re.compile(r"https?://|www\."), True, False, "回答里有网址，小模型记不住", "请删去网址"),
     (re.compile(r"^\s|\s$"), False, False, "开头或结尾有空白", "请删去空白"),
@@ -57,12 +60,16 @@ TEXT_CHECKS: tuple[tuple[re.Pattern, bool, bool, str, str], ...] = (
 )
 
 
-def text_problems(row: Conversation) -> list[tuple[bool, str, str]]:
-    """(error, what, remedy) of everything that is wrong within one conversation."""
+def text_problems(row: Conversation, own: str = "") -> list[tuple[bool, str, str]]:
+    """(error, what, remedy) of everything that is wrong within one conversation; `own` is the persona's name, which may be said."""
     problems = []
     for pattern, only_answers, error, what, remedy in TEXT_CHECKS:
         for turn in row.conversations:
-            match = pattern.search(turn.content) if turn.role == "assistant" or not only_answers else None
+            match = (
+                pattern.search(turn.content.replace(own, "") if own and pattern is FOREIGN else turn.content)
+                if turn.role == "assistant" or not only_answers
+                else None
+            )
             if match:
                 problems.append((error, f"{what}：“{match[0].strip()[:20]}”", remedy))
                 break
@@ -75,7 +82,9 @@ def text_problems(row: Conversation) -> list[tuple[bool, str, str]]:
     return problems
 
 
-def examine(path: Path, count_tokens: Callable[[Sequence[Conversation]], list[int]] | None = None, max_length: int = 512) -> list[Finding]:
+def examine(
+    path: Path, count_tokens: Callable[[Sequence[Conversation]], list[int]] | None = None, max_length: int = 512, own: str = ""
+) -> list[Finding]:
     """All findings of one JSONL file, in line order; `count_tokens` gives the lengths of rendered conversations."""
     findings: list[Finding] = []
     rows: list[tuple[int, Conversation]] = []
@@ -99,7 +108,7 @@ def examine(path: Path, count_tokens: Callable[[Sequence[Conversation]], list[in
         first, answer = answers.setdefault(turns[:-1], (line, item.answer))
         if answer != item.answer:
             add(line, True, f"问题与第 {first} 行相同，回答却不同", "请统一成一个回答")
-        for problem in text_problems(item):
+        for problem in text_problems(item, own):
             add(line, *problem)
     for (line, _), tokens in zip(rows, count_tokens([row for _, row in rows]) if count_tokens and rows else (), strict=False):
         if tokens > max_length:
@@ -209,11 +218,13 @@ def repaired(raw: bytes) -> Conversation | None:
     if not isinstance(item, dict) or not isinstance(item.get("conversations"), list):
         return None
     names = {"human": "user", "gpt": "assistant", "bot": "assistant"}
-    turns = [
-        {"role": names.get(r := turn.get("role", turn.get("from")), r), "content": clean(str(turn.get("content", turn.get("value", ""))))}
-        for turn in item["conversations"]
-        if isinstance(turn, dict)
-    ]
+    turns = []
+    for turn in item["conversations"]:
+        content = turn.get("content", turn.get("value")) if isinstance(turn, dict) else None
+        if not isinstance(content, str):
+            return None
+        role = turn.get("role", turn.get("from"))
+        turns.append({"role": names.get(role, role), "content": clean(content)})
     meta = {str(k): str(v) for k, v in item["meta"].items()} if isinstance(item.get("meta"), dict) else {}
     try:
         return parse_line(json.dumps({"conversations": turns, "meta": meta}))
@@ -221,7 +232,7 @@ def repaired(raw: bytes) -> Conversation | None:
         return None
 
 
-def fix(path: Path, out: Path) -> tuple[int, int]:
+def fix(path: Path, out: Path, own: str = "") -> tuple[int, int]:
     """Write a mended copy to `out`, never touching `path`; returns (rows kept, rows dropped).
 
     Dropped are lines that cannot be read, repetitions, second answers to a question, and rows with an error that
@@ -229,9 +240,11 @@ def fix(path: Path, out: Path) -> tuple[int, int]:
     """
     kept: list[Conversation] = []
     answers: dict[tuple[Turn, ...], str] = {}
+    if not path.is_file():
+        raise WorkbookError(f"{path}: 找不到数据文件。请检查路径。")
     lines = [raw for raw in path.read_bytes().splitlines() if raw.strip()]
     for row in map(repaired, lines):
-        if row is None or any(error for error, *_ in text_problems(row)):
+        if row is None or any(error for error, *_ in text_problems(row, own)):
             continue
         known = row.conversations[:-1] in answers
         if answers.setdefault(row.conversations[:-1], row.answer) == row.answer and (not known or "copy" in row.meta):

@@ -50,10 +50,10 @@ def parse_wordings(text: str, place: str) -> Book:
         if missing or not all(isinstance(v, list) and all(isinstance(x, str) for x in v) for v in table.values()):
             raise WorkbookError(f"{place}: [{attribute}] 的每一项都应是文字的列表，缺少 {'、'.join(sorted(missing)) or '无'}。")
         for name in table.keys() - {"follow"}:
-            mark = "{v}" if name == "reverse" else "{s}"
-            bare = [form for form in table[name] if mark not in form]
-            if bare:
-                raise WorkbookError(f"{place}: [{attribute}] {name} 的“{bare[0]}”里没有 {mark}。请补上。")
+            for mark in {"reverse": ("{v}",), "answers": ("{s}", "{v}")}.get(name, ("{s}",)):
+                bare = [form for form in table[name] if mark not in form]
+                if bare:
+                    raise WorkbookError(f"{place}: [{attribute}] {name} 的“{bare[0]}”里没有 {mark}。请补上。")
         book[attribute] = Wordings(**{name: tuple(forms) for name, forms in table.items()})
     return book
 

@@ -25,7 +25,7 @@ def ledger(workbook: Workbook) -> pd.DataFrame:
         result = json.loads(path.read_text(encoding="utf-8"))
         name = path.stem.removeprefix("run_")
         row = runs.setdefault(name, describe(result["run"]))
-        row |= {label: result["scores"][key]["share"] for key, label in OUTCOMES.items() if result["scores"][key]["n"]}
+        row |= {label: result["scores"][key]["share"] for key, label in OUTCOMES.items() if result["scores"].get(key, {}).get("n")}
     table = pd.DataFrame.from_dict(runs, orient="index").rename_axis("运行")
     write_text(workbook.results / "runs.csv", table.to_csv())
     return table

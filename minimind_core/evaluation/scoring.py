@@ -75,7 +75,7 @@ def not_learned(model: MiniMind, tokenizer: Tokenizer, suites: dict[str, list[Co
 
 def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, dict[str, float]]:
     """For each suite the questions that just one of two results got right, and McNemar's p-value; both asked the same questions."""
-    verdicts = [{(a["suite"], a["question"], a["expected"]): a["right"] for a in result["answers"]} for result in (first, second)]
+    verdicts = [{(a["suite"], a["question"], a["about"], a["expected"]): a["right"] for a in result["answers"]} for result in (first, second)]
     found = {}
     for suite in {key[0]: None for key in verdicts[0]}:
         shared = [key for key in verdicts[0] if key[0] == suite and key in verdicts[1]]

@@ -38,10 +38,11 @@ class Graded:
     answer: Answer
     right: bool
     detail: str  # what kind of question within the suite
+    about: str  # subject of the fact, which a follow-up question leaves out
 
     def as_dict(self) -> dict:
         """JSON-ready fields."""
-        row = {"suite": self.suite, "detail": self.detail, "question": self.question, "expected": self.expected}
+        row = {"suite": self.suite, "detail": self.detail, "question": self.question, "about": self.about, "expected": self.expected}
         return {**row, "answer": self.answer.text, **{k: v for k, v in self.answer.as_dict().items() if k != "text"}, "right": self.right}
 
 
@@ -87,7 +88,7 @@ def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[tuple[str,
         detail = row.meta["attribute"]
         reverse = suite == "music_reverse"
         right = is_right(answer.text, expected, sorted(rivals[detail, reverse]), "" if reverse else row.meta["subject"])
-    return Graded(suite, row.question, expected, answer, right, detail)
+    return Graded(suite, row.question, expected, answer, right, detail, row.meta.get("subject", ""))
 
 
 def run_suites(

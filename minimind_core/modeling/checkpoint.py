@@ -16,7 +16,7 @@ from minimind_core.config import ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing, write_json
 from minimind_core.modeling.minimind import MiniMind
-from minimind_core.modeling.pth import read_pth, tokenizer_folder
+from minimind_core.modeling.pth import load_pth, read_pth, tokenizer_folder
 from minimind_core.modeling.tokenizer import CHAT_TEMPLATE, END, PAD, START, THINKING_TEMPLATE, load_tokenizer, thinks
 
 LONGEST_CONTEXT = 4096  # tokens for which a rotary table is kept; conversations here are far shorter
@@ -97,7 +97,7 @@ def load_base(path: Path) -> tuple[MiniMind, Tokenizer]:
         folder = tokenizer_folder(path)
     else:
         config, folder = read_config(path), path
-        tensors = load_tensors(path / "model.safetensors")
+        tensors = load_tensors(path / "model.safetensors") if (path / "model.safetensors").is_file() else load_pth(path / "pytorch_model.bin")
         config = replace(config, qk_norm=any(name.endswith("q_norm.weight") for name in tensors))
     return build(config, tensors, path), checked_tokenizer(folder, config)
 

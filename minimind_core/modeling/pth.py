@@ -13,7 +13,7 @@ from minimind_core.config import LINEAR_NAMES, LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 
-HEADS = 8  # query heads of every published MiniMind; the file does not say
+HEADS = 8  # query heads of MiniMind2 and minimind-3; the file does not say
 # Layout before 2025-04-26: name there and here.
 OLD_NAMES = {
     "attention.wq": "self_attn.q_proj", "attention.wk": "self_attn.k_proj", "attention.wv": "self_attn.v_proj", "attention.wo": "self_attn.o_proj",
@@ -51,7 +51,10 @@ def from_old_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         for old, new in OLD_NAMES.items():
             name = name.replace(f".{old}.", f".{new}.")
         renamed[name] = tensor
-    head = renamed["model.embed_tokens.weight"].shape[1] // HEADS
+    hidden = renamed["model.embed_tokens.weight"].shape[1]
+    head = hidden // HEADS
+    if renamed["model.layers.0.self_attn.k_proj.weight"].shape[0] * 2 >= hidden:  # MiniMind-V1: 16 query heads, 8 of keys
+        raise WorkbookError("这是 MiniMind-V1（2024 年）的权重，头数不同，不能转换。请改用 MiniMind2 或 minimind-3。")
     for name, tensor in renamed.items():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
             renamed[name] = half_split(tensor, tensor.shape[0] // head)

@@ -76,7 +76,7 @@ def obstacles(workbook: Workbook) -> list[str]:
     found = []
     if any(name.startswith("成员") for name in workbook.members):
         found.append("workbook.toml 的 members 还是占位的名字：请换成真实姓名，再生成报告。")
-    errors = [f for path in sorted(workbook.dataset.glob("*.jsonl")) for f in examine(path) if f.error]
+    errors = [f for path in sorted(workbook.dataset.glob("*.jsonl")) for f in examine(path, own=workbook.persona.name) if f.error]
     if errors:
         found.append(f"数据有 {len(errors)} 个错误，例如 {errors[0]} 请运行 minimind doctor dataset/*.jsonl。")
     report = workbook.root / "report" / REPORT_NAME

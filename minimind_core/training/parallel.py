@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def process_group() -> Iterator[str]:
-    """Join torchrun's group if there is one (gloo, or nccl on CUDA); gives the name of this process's device."""
+def process_group(device: str | None = None) -> Iterator[str]:
+    """Join torchrun's group if there is one (gloo on the CPU, nccl on CUDA); gives the name of this process's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield "auto"
+        yield device or "auto"
         return
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
@@ -33,6 +33,21 @@ def process_group() -> Iterator[str]:
 def is_first() -> bool:
     """Whether this process writes files and progress."""
     return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def agreed(stop: bool) -> bool:
+    """Whether any process wants to stop; all of them have to ask."""
+    if not dist.is_initialized():
+        return stop
+    flag = torch.tensor([float(stop)], device=f"cuda:{os.environ['LOCAL_RANK']}" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(flag)
+    return bool(flag.item())
+
+
+def wait_for_all() -> None:
+    """Go on when every process has come this far."""
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def own_part(batches: Sequence[Batch]) -> list[Batch]:

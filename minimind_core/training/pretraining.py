@@ -186,11 +186,13 @@ def bits_per_byte(model: MiniMind, tokenizer: Tokenizer, texts: Sequence[str]) -
 
 
 def grow(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Copy a trained stack into one of twice its depth without changing its function.
+    """Copy a trained stack into one of twice its depth (or the same) without changing its function.
 
     Layer i becomes layers 2i and 2i + 1; the copy's two residual outputs start at zero (identity), so the deeper
     network computes what the shallow one did and trains on from there (progressive stacking, arXiv:2011.13635).
     """
+    if f"model.layers.{layers - 1}.input_layernorm.weight" in state:
+        return state
     grown = {name: t for name, t in state.items() if ".layers." not in name}
     for name, tensor in state.items():
         match = re.match(r"(model\.layers\.)(\d+)(\..*)", name)

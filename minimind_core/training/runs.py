@@ -30,7 +30,7 @@ from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import add_lora, load_adapter, lora_parameter_count, merge_lora, save_adapter
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.training.batches import ConversationBatches, encode_rows, make_batch
-from minimind_core.training.parallel import is_first
+from minimind_core.training.parallel import agreed, is_first
 from minimind_core.training.trainer import StepRecord, train
 
 VALIDATION_ROWS = 128  # rows of the validation file that watch training
@@ -51,7 +51,11 @@ def file_sha256(path: Path) -> str:
 
 def base_sha256(base: Path) -> str:
     """Digest of a base's weights, whether a transformers folder or a .pth file."""
-    return file_sha256(base if base.suffix == ".pth" else base / "model.safetensors")
+    if base.suffix == ".pth":
+        return file_sha256(base)
+    return file_sha256(
+        next((path for name in ("model.safetensors", "pytorch_model.bin") if (path := base / name).is_file()), base / "model.safetensors")
+    )
 
 
 def environment() -> dict[str, Any]:
@@ -117,24 +121,29 @@ class Run:
         The best one has the lowest validation loss; with `patience` it is also the last, because training stops early.
         """
         if not is_first():
-            yield from train(self.model, self.source, self.profile.train, validation=self.validation, checkpoint=self.checkpoint)
+            for record in train(self.model, self.source, self.profile.train, validation=self.validation, checkpoint=self.checkpoint):
+                yield record
+                if record.valid_loss is not None and agreed(False):
+                    return
             return
         resumed = self.checkpoint.exists()
         if not resumed:  # an older adapter must not be taken for this run's
-            for name in ("adapter", "best"):
-                (self.folder / f"{name}.safetensors").unlink(missing_ok=True)
+            for name in ("adapter.safetensors", "best.safetensors", "metrics.csv"):
+                (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / "run.json", {**self.settings, "status": "running"})
         previous = read_metrics(self.folder / "metrics.csv") if resumed else []
-        watch = Watch([float(row["valid_loss"]) for row in previous if row["valid_loss"]], self.profile.patience)
+        watch = Watch([], self.profile.patience)
         record, seconds, finished = None, float(previous[-1]["seconds"] if previous else 0), False
         try:
             for record in train(self.model, self.source, self.profile.train, validation=self.validation, checkpoint=self.checkpoint):
+                if previous is not None:  # rows after the checkpoint are trained again
+                    watch.losses = [float(row["valid_loss"]) for row in previous if row["valid_loss"] and int(row["step"]) < record.step]
                 log_step(self.folder / "metrics.csv", record, previous)
                 previous, seconds = None, record.seconds
                 if record.valid_loss is not None and watch.improves(record.valid_loss):
                     save_adapter(self.folder / "best.safetensors", self.model, self.profile.lora)
                 yield record
-                if watch.exhausted:
+                if record.valid_loss is not None and agreed(watch.exhausted):
                     break
             finished = True
         finally:

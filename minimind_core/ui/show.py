@@ -32,10 +32,13 @@ class Basis:
     """The fact that a question is about, as far as the training data tells."""
 
     fact: Fact | None
+    reverse: bool = False  # the value was given, the subject is asked for
 
     def matches(self, answer: str) -> bool | None:
         """Whether an answer names the fact's value, or its subject when that was asked for; None without a fact."""
-        return None if self.fact is None else any(is_right(answer, wanted) for wanted in (self.fact.value, self.fact.subject))
+        if self.fact is None:
+            return None
+        return is_right(answer, self.fact.subject) if self.reverse else is_right(answer, self.fact.value, subject=self.fact.subject)
 
     def line(self, answer: str) -> str:
         """What is shown below an answer."""
@@ -50,7 +53,7 @@ class ClassShow(ChatPanel):
 
     def __init__(self, workbook: Workbook, runs: Sequence[str], presets: Sequence[str]) -> None:
         super().__init__(workbook, runs, presets)
-        self.workbook = workbook
+        self.workbook, self.answered_by = workbook, ""
         self.second = widgets.Dropdown(options=["不比较", *runs], description="并排")
         self.asker = widgets.ToggleButtons(options=["本队", "别的队"], description="提问")
         self.temperature = widgets.FloatSlider(min=0, max=1.5, step=0.1, description="温度")
@@ -78,10 +81,11 @@ class ClassShow(ChatPanel):
     def basis(self, question: str) -> Basis:
         """The fact of the most similar training question, if the question names its subject or value."""
         lookup, rows = self.lookup
-        meta = rows[lookup.nearest(question)].meta
-        fact = self.facts[meta["subject"], meta["attribute"]]
-        named = fact.subject.strip("《》") in question or fact.value.strip("《》") in question
-        return Basis(fact if named else None)
+        meta = rows[lookup.nearest(question)].meta if rows else {}
+        fact = self.facts.get((meta.get("subject", ""), meta.get("attribute", "")))
+        if fact is None or not any(name.strip("《》") in question for name in (fact.subject, fact.value)):
+            return Basis(None)
+        return Basis(fact, reverse=meta["way"] == "reverse")
 
     def decoding(self) -> Decoding:
         """What the sliders say."""
@@ -94,6 +98,7 @@ class ClassShow(ChatPanel):
         if len(self.turns) == before:
             return
         asked, answer = self.turns[-1]
+        self.answered_by = self.run.value
         basis = self.basis(asked)
         self.note.value = f"<p>{html.escape(basis.line(answer))}</p>"
         self.side.value = ""
@@ -109,7 +114,7 @@ class ClassShow(ChatPanel):
         basis = self.basis(question)
         fact = "" if basis.fact is None else f"{basis.fact.subject}|{basis.fact.attribute}|{basis.fact.value}"
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        append_row(class_show_file(self.workbook), (now, self.asker.value, question, self.run.value, answer, fact, basis.matches(answer), verdict))
+        append_row(class_show_file(self.workbook), (now, self.asker.value, question, self.answered_by, answer, fact, basis.matches(answer), verdict))
         self.note.value = f"<p>已记录：{html.escape(verdict)}</p>"
         for button in self.verdicts:
             button.disabled = True
