@@ -28,7 +28,7 @@ def transformers_seconds(questions: list[str], batch: int) -> float:
     dtype = torch.bfloat16 if fast_bfloat16("cpu") else torch.float32
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base, dtype=dtype), AutoTokenizer.from_pretrained(base, padding_side="left")
     prompts = [tokenizer.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True, tokenize=False) for q in questions]
-    settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "repetition_penalty": 1.1}
+    settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "repetition_penalty": 1.3}
     started = time.perf_counter()
     for start in range(0, len(prompts), batch):
         model.generate(**tokenizer(prompts[start : start + batch], return_tensors="pt", padding=True, return_token_type_ids=False), **settings)

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from minimind_core.config import ModelConfig, TrainConfig
 from minimind_core.devices import choose_device, fast_bfloat16
 from minimind_core.evaluation import base_quality
+from minimind_core.evaluation.generation import Decoding
 from minimind_core.files import replacing, write_json, write_text
 from minimind_core.modeling.checkpoint import save_base
 from minimind_core.modeling.minimind import MiniMind
@@ -187,7 +188,7 @@ def write_card(folder: Path, facts: dict) -> None:
     template = (Path(__file__).parent / "base_card.md").read_text(encoding="utf-8")
     everyday, copied = facts["everyday"], facts["copying"]
     values = {
-        "stages": stages, "bits": bits, "data": data, "answers": answers, "parameters": f"{facts['parameters']:,}",
+        "penalty": str(Decoding().repetition_penalty), "stages": stages, "bits": bits, "data": data, "answers": answers, "parameters": f"{facts['parameters']:,}",
         "hardware": f"{facts['platform']}，{facts['precision']}", "minutes": f"{sum(s['seconds'] for s in facts['stages']) / 60:.0f}",
         "tokens": f"{sum(s['tokens'] for s in facts['stages']):,}", "copying": f"{copied['right']}/{copied['n']}",
         "ended": f"{everyday['ended']['share']:.0%}", "repetition": f"{everyday['repetition']['share']:.0%}",

@@ -19,7 +19,7 @@ st.title(f"{workbook.persona.name}：{workbook.persona.topic}问答")
 with st.sidebar:
     run = st.selectbox("模型", names)
     temperature = st.slider("温度（0 为贪心）", 0.0, 1.5, 0.0, 0.1)
-    penalty = st.slider("重复惩罚", 1.0, 1.5, 1.1, 0.05)
+    penalty = st.slider("重复惩罚", 1.0, 1.5, Decoding().repetition_penalty, 0.05)
     longest = st.slider("最多词元", 16, 256, 64, 16)
     if st.button("清空对话"):
         st.session_state.turns = []

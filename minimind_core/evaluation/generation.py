@@ -23,7 +23,7 @@ class Decoding:
     max_new_tokens: int = 64
     temperature: float = 0.0  # 0: greedy
     top_p: float = 0.9  # sampled tokens come from the smallest set with this probability; unused when greedy
-    repetition_penalty: float = 1.1  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
+    repetition_penalty: float = 1.3  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
     seed: int = 42
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections import Counter
@@ -15,6 +16,7 @@ from minimind_core.config import Workbook
 from minimind_core.conversations.mixing import FILES, dataset_file, exposures
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.generation import Decoding
 from minimind_core.evaluation.scoring import load_results
 from minimind_core.evaluation.suites import SUITES
 from minimind_core.files import replacing, write_json
@@ -79,7 +81,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
         "music": examples(result, music, True, 6), "mistakes": examples(result, music, False, 5),
         "refusals": examples(result, ("refusal",), True, 3) + examples(result, ("refusal",), False, 3),
-        "code": inspect.getsource(LoraLinear),
+        "decoding": dataclasses.asdict(Decoding()), "code": inspect.getsource(LoraLinear),
     }  # fmt: skip
 
 
