@@ -188,7 +188,8 @@ def write_card(folder: Path, facts: dict) -> None:
     template = (Path(__file__).parent / "base_card.md").read_text(encoding="utf-8")
     everyday, copied = facts["everyday"], facts["copying"]
     values = {
-        "penalty": str(Decoding().repetition_penalty), "stages": stages, "bits": bits, "data": data, "answers": answers, "parameters": f"{facts['parameters']:,}",
+        "penalty": str(Decoding().repetition_penalty), "stages": stages, "bits": bits, "data": data, "answers": answers,
+        "parameters": f"{facts['parameters']:,}",
         "hardware": f"{facts['platform']}，{facts['precision']}", "minutes": f"{sum(s['seconds'] for s in facts['stages']) / 60:.0f}",
         "tokens": f"{sum(s['tokens'] for s in facts['stages']):,}", "copying": f"{copied['right']}/{copied['n']}",
         "ended": f"{everyday['ended']['share']:.0%}", "repetition": f"{everyday['repetition']['share']:.0%}",
