@@ -27,6 +27,7 @@ from minimind_core.files import replacing, write_json, write_text
 from minimind_core.modeling.checkpoint import save_base
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import load_tokenizer, train_tokenizer
+from minimind_core.reporting.figures import base_loss_figure
 from minimind_core.training import pretraining
 from minimind_core.training.trainer import train
 
@@ -118,11 +119,14 @@ def measure(work: Path, stages: list[Stage], model: MiniMind, tokenizer: Tokeniz
     shards: dict[tuple[str, str, str], int] = {}
     for _, group, shard, licence, characters in json.loads((work / "documents.json").read_text(encoding="utf-8")):
         shards[group, shard, licence] = shards.get((group, shard, licence), 0) + characters
-    course = []
+    course, seen = [], 0
     for index, stage in enumerate(stages):
         rows = np.load(work / f"stage{index}.npy")
-        last = (work / f"stage{index}.csv").read_text().splitlines()[-1].split(",")
-        tokens = int(last[0]) * stage.rows_per_step * ROW
+        steps = [line.split(",") for line in (work / f"stage{index}.csv").read_text().splitlines()]
+        last, a_step = steps[-1], stage.rows_per_step * ROW
+        tokens = int(last[0]) * a_step
+        curve = [(seen + int(step[0]) * a_step, float(step[3])) for step in steps[:: max(1, len(steps) // 60)]]
+        seen += tokens
         course.append(
             {
                 "layers": stage.layers,
@@ -130,6 +134,7 @@ def measure(work: Path, stages: list[Stage], model: MiniMind, tokenizer: Tokeniz
                 "tokens": tokens,
                 "rows": len(rows),
                 "mean_loss": float(last[3]),
+                "curve": curve,
                 "seconds": float(last[4]),
             }
         )
@@ -161,6 +166,7 @@ def measure_held_out(work: Path, stages: list[Stage], model: MiniMind, tokenizer
     count = sum(len(e.ids) for e in tokenizer.encode_batch_fast(groups["all"]))
     return {
         "bytes_per_token": size / count,
+        "characters_per_token": sum(map(len, groups["all"])) / count,
         "held_out_bits_per_byte": {g: pretraining.bits_per_byte(model, tokenizer, texts) for g, texts in sorted(groups.items())},
         "xz_bits_per_byte": {g: base_quality.xz_bits_per_byte(texts) for g, texts in sorted(groups.items())},
         "five_gram_bits_per_byte": {g: ngram.bits_per_byte(texts) for g, texts in sorted(groups.items())},
@@ -184,7 +190,11 @@ def write_card(folder: Path, facts: dict) -> None:
     kinds = ("held_out_bits_per_byte", "five_gram_bits_per_byte", "xz_bits_per_byte")
     bits = "\n".join(f"| {group} | " + " | ".join(f"{facts[kind][group]:.3f}" for kind in kinds) + " |" for group in facts[kinds[0]])
     answers = "\n".join(f"| {a['question']} | {a['answer'].replace(chr(10), ' ')} |" for a in facts["everyday"]["answers"][:30])
-    data = "\n".join(f"| {d['group']} | {d['shard']} | {d['licence']} | {d['characters']:,} |" for d in facts["characters"])
+    a_token = facts["characters_per_token"]
+    data = "\n".join(
+        f"| {d['group']} | {d['shard']} | {d['licence']} | {d['characters']:,} | {d['characters'] / a_token:,.0f} |" for d in facts["characters"]
+    )
+    base_loss_figure([stage["curve"] for stage in facts["stages"]]).savefig(folder / "loss.png", dpi=110, bbox_inches="tight")
     template = (Path(__file__).parent / "base_card.md").read_text(encoding="utf-8")
     everyday, copied = facts["everyday"], facts["copying"]
     values = {

@@ -75,6 +75,16 @@ def scores_figure(results: dict[str, dict]) -> Figure:
     return figure
 
 
+def base_loss_figure(stages: Sequence[Sequence[tuple[int, float]]]) -> Figure:
+    """Running mean of a base's training loss against tokens seen, one line a stage; each stage is (tokens, loss) points."""
+    use_style()
+    figure, axes = plt.subplots(figsize=(7, 3.2))
+    for points in stages:
+        axes.plot([tokens / 1e6 for tokens, _ in points], [loss for _, loss in points])
+    axes.set(xlabel="训练词元（百万）", ylabel="损失（nats / 词元）")
+    return figure
+
+
 def interleaved_figure(losses: Sequence[float], every: int) -> Figure:
     """Losses as a log printed them, and the same numbers split into the `every` batches that come round each epoch."""
     use_style()
