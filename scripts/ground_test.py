@@ -1,6 +1,6 @@
 """What a base is worth as ground for LoRA: the default recipe on several bases, beside random weights.
 
-    python scripts/ground_test.py new=weights/base previous=FOLDER random [--epochs 1] [--questions 400]
+    python scripts/ground_test.py new=weights/base previous=FOLDER random [--epochs 1] [--rows N] [--questions 400]
 
 Writes report/results/ground.json: held-out accuracy with its Wilson interval and the last validation loss of each.
 """
@@ -37,9 +37,9 @@ def random_base(like: Path, folder: Path) -> Path:
     return folder
 
 
-def tried(workbook: Workbook, name: str, epochs: int, questions: int) -> dict:
+def tried(workbook: Workbook, name: str, epochs: int, rows: int | None, questions: int) -> dict:
     """Train on the workbook's base, ask, and sum up."""
-    run = prepare_run(workbook, f"ground_{name}", replace(PROFILES["default"], epochs=epochs))
+    run = prepare_run(workbook, f"ground_{name}", replace(PROFILES["default"], epochs=epochs, train_rows=rows))
     deque(run.train(), maxlen=0)
     metrics = read_metrics(run.folder / "metrics.csv")
     suites = {suite: rows for suite, rows in load_suites(workbook, questions).items() if suite in SUITES}
@@ -59,18 +59,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="LoRA on several bases")
     parser.add_argument("bases", nargs="+", help="NAME=FOLDER, or random")
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--rows", type=int, help="train on the first so many rows only")
     parser.add_argument("--questions", type=int, default=400)
     arguments = parser.parse_args()
     workbook = load_workbook()
     target = workbook.results / "ground.json"
-    found: dict = {"epochs": arguments.epochs, "seed": workbook.seed, "bases": {}}
+    found: dict = {"epochs": arguments.epochs, "rows": arguments.rows, "seed": workbook.seed, "bases": {}}
     with tempfile.TemporaryDirectory() as folder:
         for item in arguments.bases:
             name, _, path = item.partition("=")
             if not path and name != "random":
                 parser.error(f"{item}: write NAME=FOLDER, or random")
             base = Path(path).resolve() if path else random_base(workbook.base, Path(folder) / "random")
-            found["bases"][name] = tried(replace(workbook, base=base), name, arguments.epochs, arguments.questions)
+            found["bases"][name] = tried(replace(workbook, base=base), name, arguments.epochs, arguments.rows, arguments.questions)
             write_json(target, found)
             print(name, found["bases"][name], flush=True)
 
