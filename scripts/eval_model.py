@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from minimind_core.config import Workbook, load_workbook
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import read_conversations
 from minimind_core.devices import choose_device, lower_frozen
-from minimind_core.errors import WorkbookError
+from minimind_core.errors import WorkbookError, exit_with
 from minimind_core.evaluation.generation import Decoding, generate, stream
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import load_adapter, merge_lora
@@ -92,7 +91,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except WorkbookError as error:
-        sys.exit(f"错误：{error}")
+    exit_with(main)

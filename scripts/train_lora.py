@@ -9,14 +9,13 @@ Writes OUT_DIR/lora/LORA_NAME_512.pth in MiniMind's layout, beside the run folde
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from minimind_core.cli.models import show_training
 from minimind_core.config import PROFILES, STOCK_LORA, Profile, load_workbook
 from minimind_core.conversations.mixing import dataset_file, write_dataset
-from minimind_core.errors import WorkbookError
+from minimind_core.errors import exit_with
 from minimind_core.modeling.checkpoint import load_tensors
 from minimind_core.modeling.lora import adapter_config
 from minimind_core.modeling.pth import write_lora_pth
@@ -77,7 +76,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except WorkbookError as error:
-        sys.exit(f"错误：{error}")
+    exit_with(main)

@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from minimind_core.collection.facts import read_facts
 from minimind_core.collection.kdconv import Dialogue, Triple, read_kdconv
 from minimind_core.config import Workbook
-from minimind_core.conversations.mixing import identity_rows, music_rows, read_facts
+from minimind_core.conversations.mixing import identity_rows, music_rows
 from minimind_core.conversations.questions import load_wordings
 from minimind_core.conversations.schema import Conversation, Turn, dialogue
 from minimind_core.errors import WorkbookError

@@ -13,9 +13,14 @@ CHUNK = 4096  # texts hashed at a time
 PRIME = np.uint64((1 << 31) - 1)
 
 
+def bare(text: str) -> str:
+    """Without spaces and punctuation, lower case."""
+    return re.sub(r"[\s，。！？!?,.、；;：:“”\"']", "", text).lower()
+
+
 def shingles(text: str) -> frozenset[str]:
     """Character 3-grams without spaces and punctuation, lower case; a shorter text is its own shingle."""
-    text = re.sub(r"[\s，。！？!?,.、；;：:“”\"']", "", text).lower()
+    text = bare(text)
     return frozenset(text[i : i + SIZE] for i in range(max(1, len(text) - SIZE + 1)))
 
 
@@ -26,7 +31,7 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 def shingle_codes(text: str) -> np.ndarray:
     """The shingles as numbers, uint64 (n,)."""
-    text = re.sub(r"[\s，。！？!?,.、；;：:“”\"']", "", text).lower()
+    text = bare(text)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64)
     if len(codes) < SIZE:
         return np.array([sum(int(c) * 1000003**i for i, c in enumerate(codes)) % int(PRIME)], np.uint64)

@@ -17,7 +17,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing, write_json
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.pth import load_pth, read_pth, tokenizer_folder
-from minimind_core.modeling.tokenizer import CHAT_TEMPLATE, END, PAD, START, THINKING_TEMPLATE, load_tokenizer, thinks
+from minimind_core.modeling.tokenizer import END, PAD, START, chat_template, load_tokenizer, thinks
 
 LONGEST_CONTEXT = 4096  # tokens for which a rotary table is kept; conversations here are far shorter
 
@@ -68,7 +68,7 @@ def save_base(model: MiniMind, tokenizer: Tokenizer, folder: Path) -> None:
         {
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": START, "eos_token": END, "pad_token": PAD,
             "model_max_length": model.config.max_positions, "clean_up_tokenization_spaces": False,
-            "chat_template": THINKING_TEMPLATE if thinks(tokenizer) else CHAT_TEMPLATE,
+            "chat_template": chat_template(tokenizer),
         },
     )  # fmt: skip
 

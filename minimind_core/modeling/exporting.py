@@ -16,7 +16,7 @@ from minimind_core.modeling.checkpoint import save_base, save_tensors
 from minimind_core.modeling.lora import lora_state, merge_lora
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.pth import write_base_pth, write_lora_pth
-from minimind_core.modeling.tokenizer import CHAT_TEMPLATE, END_ID, PAD_ID, START_ID, THINKING_TEMPLATE, thinks
+from minimind_core.modeling.tokenizer import END_ID, PAD_ID, START_ID, chat_template
 
 FORMATS = ("hf", "peft", "pth", "gguf")
 # Parameter names of GGUF's llama and qwen3 architectures, inside a block.
@@ -85,9 +85,9 @@ def export_gguf(model: MiniMind, tokenizer: Tokenizer, path: Path) -> None:
     except ModuleNotFoundError as error:
         raise WorkbookError("导出 GGUF 需要 gguf 这个包。请先运行 pip install gguf。") from error
     config = model.config
-    vocabulary = json.loads(tokenizer.to_str())["model"]
+    stored = json.loads(tokenizer.to_str())
     tokens = [tokenizer.id_to_token(i) for i in range(config.vocab_size)]
-    special = {item["id"] for item in json.loads(tokenizer.to_str())["added_tokens"]}
+    special = {item["id"] for item in stored["added_tokens"]}
     with replacing(path) as temporary:
         writer = gguf.GGUFWriter(temporary, "qwen3" if config.qk_norm else "llama")
         writer.add_context_length(config.max_positions)
@@ -104,11 +104,11 @@ def export_gguf(model: MiniMind, tokenizer: Tokenizer, path: Path) -> None:
         writer.add_tokenizer_pre("gpt-2")
         writer.add_token_list(tokens)
         writer.add_token_types([gguf.TokenType.CONTROL if i in special else gguf.TokenType.NORMAL for i in range(len(tokens))])
-        writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in vocabulary["merges"]])
+        writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in stored["model"]["merges"]])
         writer.add_bos_token_id(START_ID)
         writer.add_eos_token_id(END_ID)
         writer.add_pad_token_id(PAD_ID)
-        writer.add_chat_template(THINKING_TEMPLATE if thinks(tokenizer) else CHAT_TEMPLATE)
+        writer.add_chat_template(chat_template(tokenizer))
         for name, tensor in gguf_tensors(model).items():
             writer.add_tensor(name, tensor.detach().cpu().contiguous().numpy())
         writer.write_header_to_file()

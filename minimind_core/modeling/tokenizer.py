@@ -63,6 +63,11 @@ def thinks(tokenizer: Tokenizer) -> bool:
     return tokenizer.token_to_id("<think>") is not None
 
 
+def chat_template(tokenizer: Tokenizer) -> str:
+    """transformers' form of the template that fits a tokenizer."""
+    return THINKING_TEMPLATE if thinks(tokenizer) else CHAT_TEMPLATE
+
+
 def chat_segments(messages: Sequence[Message], thinking: bool = False) -> list[tuple[str, bool]]:
     """The chat template as (text, is_answer) pieces; the joined text is the whole conversation.
 
