@@ -46,11 +46,12 @@ class LoraConfig:
     alpha: float = 32.0  # the update is scaled by alpha / rank
     rank_stabilised: bool = False  # scale by alpha / sqrt(rank) instead, so that large ranks keep their step (arXiv:2312.03732)
     target_modules: tuple[str, ...] = LINEAR_NAMES
+    first_layer: int = 0  # layers below this one get no adapter, and no gradient has to be computed for them
     seed: int = 42  # of the random A matrices
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0 or not self.target_modules:
-            raise ValueError("rank and alpha must be positive and target_modules not empty")
+        if self.rank < 1 or self.alpha <= 0 or not self.target_modules or self.first_layer < 0:
+            raise ValueError("rank and alpha must be positive, target_modules not empty and first_layer not negative")
 
     @property
     def scale(self) -> float:
@@ -76,6 +77,7 @@ class TrainConfig:
     lora_b_ratio: float = 1.0  # rate of LoRA's B over that of its A (LoRA+, arXiv:2402.12354)
     warmup: float = 0.05  # share of the steps in which the rate rises from 0
     decay: float = 0.95  # share of the steps, at the end, in which it falls linearly to 0
+    stock_schedule: bool = False  # MiniMind's own instead: half a cosine from 1.1 to 0.1 of learning_rate
     weight_decay: float = 0.0
     clip: float = 1.0  # largest gradient norm
     seed: int = 42
@@ -101,11 +103,16 @@ class Profile:
     train: TrainConfig
     lora: LoraConfig
     patience: int | None = None  # stop after so many validations without a new best one; None: never
+    rows_per_step: int | None = None  # so many conversations in a step, whatever their length, instead of tokens_per_step
+    shuffle: bool = True  # another order each pass; False: the file's own, as stock MiniMind does
+    learn_end: bool = True  # teach the end token; False shows what a truncation that drops it does
 
 
+# half the layers at twice the rank: as many parameters and the same loss a step as rank 16 everywhere, in half the time
+UPPER_HALF = LoraConfig(rank=32, alpha=64, first_layer=4)
 PROFILES = {
     "smoke": Profile(1, 1024, 96, 6, TrainConfig(learning_rate=3e-3, validate_every=2), LoraConfig(rank=4, alpha=8)),
-    "default": Profile(3, 1024, None, 400, TrainConfig(learning_rate=5e-3), LoraConfig()),
+    "default": Profile(3, 1024, None, 400, TrainConfig(learning_rate=3e-3), UPPER_HALF),
     "full": Profile(6, 1024, None, None, TrainConfig(learning_rate=4e-3), LoraConfig(rank=32, alpha=64)),
 }
 STOCK_LORA = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))  # stock MiniMind: square layers only
@@ -129,10 +136,13 @@ class Mix:
     identity: int = 6
     refusal: int = 1
     general: int = 2
+    wordings: int = 13  # of each attribute at most so many taught wordings
+    answers: int = 1  # and so many forms of answer
 
     def __post_init__(self) -> None:
-        if min(vars(self).values()) < 0 or not any(vars(self).values()):
-            raise ValueError("mix counts must not be negative, and not all zero")
+        counts = (self.music, self.identity, self.refusal, self.general)
+        if min(counts) < 0 or not any(counts) or min(self.wordings, self.answers) < 1:
+            raise ValueError("mix counts must not be negative, and not all zero; wordings and answers at least 1")
 
 
 @dataclass(frozen=True)
@@ -146,15 +156,16 @@ class Workbook:
     artists: tuple[str, ...]
     facts: Path
     base: Path
+    dataset: Path  # folder of the data files
     mix: Mix = field(default_factory=Mix)
     profile: str = "default"
     seed: int = 42
     show_questions: tuple[str, ...] = ()  # the team's own questions for the class
 
     @property
-    def dataset(self) -> Path:
-        """Folder of the data files."""
-        return self.root / "dataset"
+    def wordings(self) -> Path:
+        """The team's own wordings, where it has written any."""
+        return self.root / "dataset" / "wordings.toml"
 
     @property
     def results(self) -> Path:
@@ -177,7 +188,7 @@ SCHEMA: dict[str, dict[str, type]] = {
     "persona": {"name": str},
     "project": {"team": str, "members": list, "course": str, "topic": str, "artists": list},
     "data": {"facts": str},
-    "mix": {"music": int, "identity": int, "refusal": int, "general": int},
+    "mix": {"music": int, "identity": int, "refusal": int, "general": int, "wordings": int, "answers": int},
     "training": {"profile": str, "base": str, "seed": int},
     "show": {"questions": list},
 }
@@ -235,11 +246,11 @@ def load_workbook(root: Path | None = None) -> Workbook:
     try:
         mix = Mix(**values["mix"])
     except ValueError:
-        raise WorkbookError(f"{path}: [mix] 的份数不能是负数，也不能全为 0。") from None
+        raise WorkbookError(f"{path}: [mix] 的份数不能是负数，也不能全为 0；wordings 和 answers 至少是 1。") from None
     return Workbook(
         root=root,
         persona=Persona(values["persona"]["name"], project["team"], project["topic"], join_names(artists)),
         course=project["course"], members=tuple(project["members"]), artists=artists,
-        facts=root / values["data"]["facts"], base=root / training["base"], mix=mix,
+        facts=root / values["data"]["facts"], base=root / training["base"], dataset=root / "dataset", mix=mix,
         profile=training["profile"], seed=training["seed"], show_questions=tuple(values["show"]["questions"]),
     )  # fmt: skip

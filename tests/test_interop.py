@@ -22,6 +22,7 @@ WIDE = ModelConfig(hidden_size=64, n_layers=2, n_heads=8, n_kv_heads=2, intermed
 NORMED = dataclasses.replace(WIDE, n_kv_heads=4, qk_norm=True, norm_eps=1e-6)
 TOKENS = torch.tensor([[5, 9, 200, 31, 7, 8, 4000]])
 LORA = LoraConfig(rank=3, alpha=12)
+UPPER = LoraConfig(rank=3, alpha=12, first_layer=1)
 MESSAGES = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "你好呀"}, {"role": "user", "content": "再见"}]
 
 
@@ -182,18 +183,18 @@ def test_a_mixture_of_experts_folder_is_refused(tmp_path, tokenizer):
         load_base(tmp_path)
 
 
-@pytest.mark.parametrize("config", [WIDE, NORMED])
-def test_peft_gives_the_same_logits(tmp_path, tokenizer, config):
+@pytest.mark.parametrize(("config", "own"), [(WIDE, LORA), (NORMED, LORA), (WIDE, UPPER)])
+def test_peft_gives_the_same_logits(tmp_path, tokenizer, config, own):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     model = bf16(random_model(config))
     save_base(model, tokenizer, tmp_path / "base")
-    add_lora(model, LORA)
+    add_lora(model, own)
     with torch.no_grad():
         for tensor in lora_state(model).values():
             tensor.normal_(std=0.1)
-    exporting.export("peft", model, tokenizer, LORA, tmp_path / "base", tmp_path / "peft")
+    exporting.export("peft", model, tokenizer, own, tmp_path / "base", tmp_path / "peft")
     theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32), tmp_path / "peft")
     assert (theirs(TOKENS).logits - model(TOKENS)).abs().max() <= 1e-4
 

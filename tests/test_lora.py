@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import random_model
 
-from minimind_core.config import LINEAR_NAMES, STOCK_LORA, LoraConfig, ModelConfig
+from minimind_core.config import LINEAR_NAMES, STOCK_LORA, UPPER_HALF, LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.modeling import lora
 from minimind_core.modeling.minimind import MiniMind
@@ -53,12 +53,23 @@ def test_parameter_count(config, expected):
 
 
 def test_the_formula_of_the_adapter_size_is_its_size():
-    for config in (SMALL, STOCK_LORA, LoraConfig(rank=5, target_modules=("k_proj", "down_proj"))):
+    for config in (SMALL, STOCK_LORA, LoraConfig(rank=5, target_modules=("k_proj", "down_proj")), UPPER_HALF):
         assert lora.lora_size(config, ModelConfig()) == lora.lora_parameter_count(lora.add_lora(MiniMind(ModelConfig()), config))
 
 
 def test_a_rank_stabilised_update_is_scaled_by_the_root():
     assert LoraConfig(rank=16, alpha=32, rank_stabilised=True).scale == 8 and LoraConfig(rank=16, alpha=32).scale == 2
+
+
+def test_layers_below_the_first_get_no_adapter_and_no_gradient():
+    model = lora.add_lora(random_model(), LoraConfig(rank=2, first_layer=1))
+    assert {name.split(".")[2] for name in lora.lora_state(model)} == {"1"}
+    x = model.model.embed_tokens(TOKENS)
+    rotary = model.rotary_cos[: TOKENS.shape[1]], model.rotary_sin[: TOKENS.shape[1]]
+    assert not model.model.layers[0](x, rotary, None, None)[0].requires_grad
+    assert model(TOKENS).requires_grad
+    with pytest.raises(WorkbookError, match="first_layer 是 2"):
+        lora.add_lora(random_model(), LoraConfig(rank=2, first_layer=2))
 
 
 def test_unknown_target_is_refused_by_name():

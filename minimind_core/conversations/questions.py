@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -67,9 +67,26 @@ def load_wordings(extra: Path | None = None) -> Book:
     return {**own, **parse_wordings(extra.read_text(encoding="utf-8-sig"), str(extra))}
 
 
+def trimmed(book: Book, wordings: int, answers: int) -> Book:
+    """The book with at most so many taught wordings and answer forms of each attribute."""
+    return {name: replace(words, train=words.train[:wordings], answers=words.answers[:answers]) for name, words in book.items()}
+
+
 def wordings_for(book: Book, attribute: str) -> Wordings:
     """The attribute's own wordings, or those for persons or for anything."""
     return book.get(attribute) or book[PERSON if attribute in PERSON_ATTRIBUTES else OTHER]
+
+
+@cache
+def load_carriers() -> tuple[str, ...]:
+    """Words around a question; {q} is the question."""
+    return tuple(tomllib.loads((files(__package__) / "carriers.toml").read_text(encoding="utf-8"))["carriers"])
+
+
+def carried(form: str, number: int) -> str:
+    """The form inside the n-th carrier."""
+    carriers = load_carriers()
+    return carriers[number % len(carriers)].replace("{q}", form)
 
 
 def fill(form: str, subject: str, attribute: str, value: str = "") -> str:

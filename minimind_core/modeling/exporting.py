@@ -48,7 +48,9 @@ def export_peft(model: MiniMind, lora: LoraConfig, base: Path, folder: Path) -> 
         {
             "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": lora.rank, "lora_alpha": lora.alpha,
             "use_rslora": lora.rank_stabilised,
-            "target_modules": list(lora.target_modules), "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
+            "target_modules": list(lora.target_modules), "layers_pattern": "layers",
+            "layers_to_transform": list(range(lora.first_layer, model.config.n_layers)),
+            "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
         },
     )  # fmt: skip
     tensors = {f"base_model.model.{name}.weight": tensor for name, tensor in lora_state(model).items()}

@@ -49,10 +49,18 @@ def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
     torch.manual_seed(config.seed)
     for name, linear in linears.items():
         parent, leaf = name.rsplit(".", 1)
-        if leaf in config.target_modules:
+        if leaf in config.target_modules and layer_of(name) >= config.first_layer:
             setattr(model.get_submodule(parent), leaf, LoraLinear(linear, config))
     torch.set_rng_state(generator_state)
+    if not lora_state(model):
+        raise WorkbookError(f"LoRA 的 first_layer 是 {config.first_layer}，模型没有这么多层，一个适配器也没加上。请改小。")
     return model
+
+
+def layer_of(name: str) -> int:
+    """Number of the layer that a module `model.layers.N.…` belongs to; 0 outside any."""
+    parts = name.split(".")
+    return int(parts[parts.index("layers") + 1]) if "layers" in parts else 0
 
 
 @torch.no_grad()
@@ -77,10 +85,10 @@ def lora_parameter_count(model: nn.Module) -> int:
 
 
 def lora_size(lora: LoraConfig, model: ModelConfig) -> int:
-    """Adapter parameters by formula: rank times (inputs + outputs) of every target, in every layer."""
+    """Adapter parameters by formula: rank times (inputs + outputs) of every target, in every layer from `first_layer` on."""
     hidden, inner, key = model.hidden_size, model.intermediate_size, model.n_kv_heads * model.head_dim
     ends = dict(zip(LINEAR_NAMES, (2 * hidden, hidden + key, hidden + key, 2 * hidden, *[hidden + inner] * 3), strict=True))
-    return lora.rank * model.n_layers * sum(ends[name] for name in lora.target_modules)
+    return lora.rank * (model.n_layers - lora.first_layer) * sum(ends[name] for name in lora.target_modules)
 
 
 def save_adapter(path: Path, model: nn.Module, config: LoraConfig) -> None:

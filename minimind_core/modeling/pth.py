@@ -112,7 +112,8 @@ def read_lora_pth(path: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
         raise WorkbookError(f"{path}: 是空的。请检查训练时是否保存成功。")
     targets = tuple(t for t in LINEAR_NAMES if any(f".{t}.lora_" in name for name in tensors))
     rank = next(t.shape[0] for name, t in tensors.items() if name.endswith("lora_A"))
-    return LoraConfig(rank=rank, alpha=rank, target_modules=targets), tensors
+    first = min(int(match[1]) for name in tensors if (match := re.search(r"layers\.(\d+)\.", name)))
+    return LoraConfig(rank=rank, alpha=rank, target_modules=targets, first_layer=first), tensors
 
 
 def write_base_pth(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from minimind_core.conversations.schema import Conversation
 from minimind_core.errors import WorkbookError
-from minimind_core.modeling.tokenizer import PAD_ID, encode_chat, shared_prefix
+from minimind_core.modeling.tokenizer import END_ID, PAD_ID, encode_chat, shared_prefix
 from minimind_core.training.trainer import IGNORE, Batch
 
 MAX_LENGTH = 512  # tokens of one conversation
@@ -25,13 +25,17 @@ class Row:
     labels: list[int]
 
 
-def encode_row(conversation: Conversation, tokenizer: Tokenizer, max_length: int = MAX_LENGTH) -> Row:
-    """Tokens and shifted labels; a conversation that is too long loses answer words, never its end token."""
+def encode_row(conversation: Conversation, tokenizer: Tokenizer, max_length: int = MAX_LENGTH, learn_end: bool = True) -> Row:
+    """Tokens and shifted labels; a conversation that is too long loses answer words, never its end token.
+
+    Without `learn_end` no end token has a loss: what stock MiniMind's truncation does to rows that are too long.
+    """
     ids, answer = encode_chat(tokenizer, conversation.messages)
     if len(ids) > max_length:
         ending = 2  # <|im_end|> and the newline
         ids, answer = ids[: max_length - ending] + ids[-ending:], answer[: max_length - ending] + answer[-ending:]
-    labels = [token if learn else IGNORE for token, learn in zip(ids[1:], answer[1:], strict=True)]
+    unlearned = () if learn_end else (END_ID,)
+    labels = [token if learn and token not in unlearned else IGNORE for token, learn in zip(ids[1:], answer[1:], strict=True)]
     return Row(ids[:-1], labels)
 
 
@@ -74,7 +78,9 @@ def group_by_length(rows: Sequence[Row], order: Sequence[int], tokens: int) -> l
 class ConversationBatches(Sequence):
     """Optimizer steps over conversations: every row once an epoch, another order each epoch, fixed by the seed."""
 
-    def __init__(self, rows: Sequence[Row], epochs: int, tokens_per_step: int, seed: int) -> None:
+    def __init__(
+        self, rows: Sequence[Row], epochs: int, tokens_per_step: int, seed: int, rows_per_step: int | None = None, shuffle: bool = True
+    ) -> None:
         if not rows:
             raise WorkbookError("没有可训练的数据。请先运行 minimind build-dataset。")
         self.rows = rows
@@ -84,7 +90,10 @@ class ConversationBatches(Sequence):
         self.steps: list[list[int]] = []
         for epoch in range(epochs):
             rng = random.Random(f"{seed}-{epoch}")
-            order = rng.sample(range(len(rows)), len(rows))
+            order = rng.sample(range(len(rows)), len(rows)) if shuffle else list(range(len(rows)))
+            if rows_per_step:
+                self.steps += [order[start : start + rows_per_step] for start in range(0, len(order), rows_per_step)]
+                continue
             groups = group_by_length(short, order, tokens_per_step)
             rng.shuffle(groups)
             self.steps += groups
@@ -96,13 +105,13 @@ class ConversationBatches(Sequence):
         return [make_batch([self.rows[i] for i in self.steps[step]], self.prefix)]
 
 
-def encode_rows(conversations: Sequence[Conversation], tokenizer: Tokenizer) -> list[Row]:
+def encode_rows(conversations: Sequence[Conversation], tokenizer: Tokenizer, learn_end: bool = True) -> list[Row]:
     """All rows; a repeated conversation is encoded once."""
     known: dict[tuple, Row] = {}
     rows = []
     for conversation in conversations:
         key = conversation.conversations
         if key not in known:
-            known[key] = encode_row(conversation, tokenizer)
+            known[key] = encode_row(conversation, tokenizer, learn_end=learn_end)
         rows.append(known[key])
     return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -59,7 +61,9 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
 
 
 def rate_factor(step: int, total: int, config: TrainConfig) -> float:
-    """Share of the peak rate at `step` (from 0): linear warm-up, constant, linear decay to 0."""
+    """Share of the peak rate at `step` (from 0): linear warm-up, constant, linear decay to 0; or stock MiniMind's cosine."""
+    if config.stock_schedule:
+        return 0.1 + 0.5 * (1 + math.cos(math.pi * step / total))
     rise = (step + 1) / max(1.0, config.warmup * total)
     fall = (total - step) / max(1.0, config.decay * total)
     return min(1.0, rise, fall)

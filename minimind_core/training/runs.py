@@ -128,7 +128,7 @@ class Run:
             return
         resumed = self.checkpoint.exists()
         if not resumed:  # an older adapter must not be taken for this run's
-            for name in ("adapter.safetensors", "best.safetensors", "metrics.csv"):
+            for name in ("adapter.safetensors", "best.safetensors", "metrics.csv", "quiz.csv"):
                 (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / "run.json", {**self.settings, "status": "running"})
         previous = read_metrics(self.folder / "metrics.csv") if resumed else []
@@ -174,8 +174,8 @@ def prepare_run(
     data = data or dataset_file(workbook, "train")
     model, tokenizer = load_base(workbook.base)
     lower_frozen(add_lora(model, profile.lora).to(choose_device(device)))
-    rows = encode_rows(read_conversations(data)[: profile.train_rows], tokenizer)
-    source = ConversationBatches(rows, profile.epochs, profile.tokens_per_step, workbook.seed)
+    rows = encode_rows(read_conversations(data)[: profile.train_rows], tokenizer, profile.learn_end)
+    source = ConversationBatches(rows, profile.epochs, profile.tokens_per_step, workbook.seed, profile.rows_per_step, profile.shuffle)
     watched = read_conversations(dataset_file(workbook, "music_qa_valid"))
     step = max(1, len(watched) // VALIDATION_ROWS)
     watched_rows = encode_rows(watched[::step][:VALIDATION_ROWS], tokenizer)
