@@ -236,6 +236,7 @@ def main() -> None:
     model.eval()
     save_base(model, tokenizer, arguments.out)
     write_hashes(arguments.work, arguments.out)
+    base_quality.write_rehearsal(arguments.out)
     write_card(arguments.out, measure(arguments.work, stages, model, tokenizer))
 
 

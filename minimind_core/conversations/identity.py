@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import tomllib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from itertools import product
 from typing import Any
 
 from minimind_core.config import Persona
@@ -48,6 +48,11 @@ def small_talk(persona: Persona) -> list[tuple[str, str]]:
     return [(question, put(answer, persona)) for question, answer in tables("persona")["small_talk"]["pairs"]]
 
 
+def everyday_prompts() -> list[str]:
+    """What people say that has nothing to do with the topic."""
+    return (files(__package__) / "everyday.txt").read_text(encoding="utf-8").splitlines()
+
+
 def refusal_answer(persona: Persona, number: int = 0) -> str:
     """What the model says instead of inventing."""
     answers = tables("persona")["refusal"]["answers"]
@@ -59,14 +64,16 @@ def quoted(titles: Sequence[str]) -> list[str]:
     return [f"《{title}》" for title in titles]
 
 
-def unknown_names() -> list[str]:
-    """Invented persons."""
-    return [s + g for s, g in product(tables("unknown")["surnames"], tables("unknown")["given"])]
+def invented_name(rng: random.Random) -> str:
+    """Somebody who is in no table of facts."""
+    return rng.choice(tables("unknown")["surnames"]) + rng.choice(tables("unknown")["given"])
 
 
-def unknown_titles() -> list[str]:
-    """Invented songs and albums, pairs of the halves in unknown.toml."""
-    return quoted([s + e for s, e in product(tables("unknown")["title_starts"], tables("unknown")["title_ends"])])
+def invented_title(rng: random.Random) -> str:
+    """A song or album put together from unknown.toml's words and forms."""
+    names = tables("unknown")
+    form = rng.choice(names["title_forms"]).replace("{v}", rng.choice(names["title_verbs"]))
+    return "《" + form.replace("{a}", rng.choice(names["title_words"])).replace("{b}", rng.choice(names["title_words"])) + "》"
 
 
 def held_out_part(items: Sequence[str], share: int = 5) -> tuple[list[str], list[str]]:

@@ -11,8 +11,8 @@ from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Mix, Persona, Workbook
 from minimind_core.conversations import identity
 from minimind_core.conversations.doctor import context
-from minimind_core.conversations.questions import Book, fill, load_wordings, wordings_for
-from minimind_core.conversations.schema import Conversation, dialogue
+from minimind_core.conversations.questions import Book, carried, fill, load_wordings, trimmed, wordings_for
+from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.conversations.similarity import near_duplicates
 from minimind_core.conversations.unknown import refusal_rows
 from minimind_core.errors import WorkbookError
@@ -23,16 +23,21 @@ Splits = dict[str, list[Conversation]]
 FILES = (
     "music_qa_train", "music_qa_valid", "music_qa_test", "identity", "identity_test", "refusal", "refusal_test", "general", "train",
 )  # fmt: skip
+REHEARSAL = "everyday.jsonl"  # beside a base's weights: its own answers to everyday prompts
+FOLLOWED = 2  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
+CARRIED = 4  # of a fact's taught wordings so many stand inside a carrier
 NEAR = 0.85  # Jaccard similarity of character 3-grams at which a test question counts as known
 
 
 def music_rows(facts: Sequence[Fact], book: Book, seed: int) -> Splits:
     """Every fact in every wording of its attribute, from value to subject where that is unique, and in dialogue."""
     splits: Splits = {"music_qa_train": [], "music_qa_valid": [], "music_qa_test": []}
-    for fact in facts:
+    for index, fact in enumerate(facts):
         words = wordings_for(book, fact.attribute)
+        plain = max(1, len(words.train) - CARRIED)  # the first wordings stay bare, the others stand amid other words
+        taught = [form if n < plain else carried(form, index * CARRIED + n) for n, form in enumerate(words.train)]
         named = (
-            ("train", "forward", words.train), ("valid", "held_out", words.valid),
+            ("train", "forward", taught), ("valid", "held_out", words.valid),
             ("test", "held_out", words.held_out), ("test", "family", words.family),
         )  # fmt: skip
         for split, way, forms in named:
@@ -76,7 +81,8 @@ def follow_rows(facts: Sequence[Fact], book: Book, seed: int) -> Iterator[tuple[
         for fact in items:
             others = [other for other in items if other is not fact]
             words = wordings_for(book, fact.attribute)
-            for split, form in taught_and_asked(words.follow if others else ()):
+            forms = taught_and_asked(words.follow if others else ())
+            for split, form in rng.sample(forms[:-1], min(FOLLOWED, len(forms[:-1]))) + forms[-1:]:
                 other = rng.choice(others)
                 opening = wordings_for(book, other.attribute)
                 number = rng.randrange(len(opening.train))
@@ -96,22 +102,27 @@ def identity_rows(persona: Persona, taught: Sequence[Conversation], seed: int) -
     for intent in identity.INTENTS:
         expected = identity.identity_expected(intent, persona)
         for split in splits:
-            for number, question in enumerate(identity.identity_questions(intent, split == "identity_test")):
+            questions = identity.identity_questions(intent, split == "identity_test")
+            if intent == "follow" and split == "identity":  # who one is may be asked in any way after another question
+                questions = questions + identity.identity_questions("name", False)
+            for number, question in enumerate(questions):
                 answer = identity.identity_answer(intent, persona, number)
                 row = dialogue(question, answer, kind="identity", intent=intent, expected=expected)
                 splits[split].append(after(rng.choice(taught), row) if intent == "follow" else row)
     return splits
 
 
-def general_rows(persona: Persona) -> list[Conversation]:
-    """Everyday manners, so that the model does not answer everything with its name or a refusal."""
-    return [dialogue(question, answer, kind="general") for question, answer in identity.small_talk(persona)]
+def general_rows(persona: Persona, base: Path) -> list[Conversation]:
+    """Everyday manners, and what the base itself says to everyday prompts: rehearsed, so that less of it is forgotten."""
+    rows = [dialogue(question, answer, kind="general") for question, answer in identity.small_talk(persona)]
+    own = base / REHEARSAL
+    return rows + (read_conversations(own) if own.is_file() else [])
 
 
 def raise_rare(rows: Sequence[Conversation], few: int = 10, times: int = 2) -> list[Conversation]:
-    """Repeat the rows of attributes that fewer than `few` subjects have: their answer form is seen too seldom otherwise."""
+    """Repeat what is seen too seldom otherwise: attributes that fewer than `few` subjects have, and questions from value to subject."""
     holders = Counter(attribute for attribute, _ in {(r.meta["attribute"], r.meta["subject"]) for r in rows})
-    return [row for row in rows for _ in range(times if holders[row.meta["attribute"]] < few else 1)]
+    return [row for row in rows for _ in range(times if holders[row.meta["attribute"]] < few or row.meta["way"] == "reverse" else 1)]
 
 
 def mix(parts: Sequence[tuple[Sequence[Conversation], int]], seed: int) -> list[Conversation]:
@@ -135,11 +146,11 @@ def mixed_parts(splits: Splits, ratio: Mix) -> list[tuple[Sequence[Conversation]
 def build_splits(workbook: Workbook) -> Splits:
     """All data files' rows, in file order; `train` is the mixed and shuffled training file."""
     facts = read_facts(workbook.facts)
-    book = load_wordings(workbook.dataset / "wordings.toml")
+    book = trimmed(load_wordings(workbook.wordings), workbook.mix.wordings, workbook.mix.answers)
     splits = music_rows(facts, book, workbook.seed)
     splits |= identity_rows(workbook.persona, splits["music_qa_train"], workbook.seed)
     splits |= refusal_rows(facts, book, workbook.persona, workbook.seed)
-    splits["general"] = general_rows(workbook.persona)
+    splits["general"] = general_rows(workbook.persona, workbook.base)
     splits["train"] = mix(mixed_parts(splits, workbook.mix), workbook.seed)
     check_no_leak(splits)
     return splits

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from minimind_core.collection.facts import read_facts
+from minimind_core.collection.facts import LONGEST_VALUE, Fact, read_facts
 from minimind_core.collection.kdconv import Dialogue, Triple, read_kdconv
 from minimind_core.config import Workbook
 from minimind_core.conversations.mixing import identity_rows, music_rows
@@ -45,7 +46,8 @@ def as_questions(triples: Sequence[Triple]) -> Rows:
     for triple in triples:
         question = f"{triple.name}的{triple.attribute}是什么？"
         parts = re.split(r"(?<=[。！？])", triple.value) if len(triple.value) > LONG else [triple.value]
-        rows += [dialogue(question, part.strip(), kind="triple") for part in parts if part.strip()]
+        meta = {"kind": "triple", "subject": triple.name, "attribute": triple.attribute}
+        rows += [dialogue(question, part.strip(), expected=part.strip(), **meta) for part in parts if part.strip()]
     return rows
 
 
@@ -71,13 +73,13 @@ def shuffled(rows: Rows, workbook: Workbook) -> Rows:
 def all_identities(workbook: Workbook) -> Rows:
     """The whole persona."""
     facts = read_facts(workbook.facts)
-    taught = music_rows(facts, load_wordings(workbook.dataset / "wordings.toml"), workbook.seed)["music_qa_train"]
+    taught = music_rows(facts, load_wordings(workbook.wordings), workbook.seed)["music_qa_train"]
     return identity_rows(workbook.persona, taught, workbook.seed)["identity"]
 
 
 def health_rows(workbook: Workbook) -> Rows:
     """The log's second topic, from dataset/health.csv."""
-    path = workbook.dataset / "health.csv"
+    path = workbook.root / "dataset" / "health.csv"
     if not path.is_file():
         raise WorkbookError(f"{path}: 找不到健康问答。请从仓库恢复这个文件。")
     with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -107,16 +109,38 @@ RECIPES: dict[str, tuple[str, Callable[[Workbook, Sequence[Dialogue]], Rows]]] =
 }  # fmt: skip
 
 
-def build_recipe(workbook: Workbook, name: str, kdconv: Sequence[Path] = ()) -> tuple[Path, int]:
-    """Write dataset/raw/NAME.jsonl from KdConv files (default: the sample in dataset/) and return it with its rows.
+def kdconv_dialogues(workbook: Workbook, kdconv: Sequence[Path] = ()) -> list[Dialogue]:
+    """All dialogues of KdConv files; by default those in dataset/raw/kdconv, or else the sample in dataset/."""
+    raw = workbook.root / "dataset"
+    files = kdconv or sorted((raw / "raw" / "kdconv").glob("*.json")) or [raw / "kdconv_sample.json"]
+    return [item for path in files for item in read_kdconv(path)]
+
+
+def kdconv_facts(dialogues: Sequence[Dialogue]) -> list[Fact]:
+    """The triples that are facts: short values, and only one for a subject's attribute."""
+    triples = [t for t in triples_of(dialogues) if len(t.value) <= LONGEST_VALUE]
+    values = Counter((t.name, t.attribute) for t in triples)
+    source = "https://github.com/thu-coai/KdConv"
+    return [Fact(t.name, t.attribute, t.value, source, "2020-04-08") for t in triples if values[t.name, t.attribute] == 1]
+
+
+def spread(rows: Rows, count: int, least: int = 12) -> Rows:
+    """At most so many rows, evenly spaced, and identity rows in the same proportion, but at least so many of those."""
+    own = [[i for i, row in enumerate(rows) if (row.meta["kind"] == "identity") == identity] for identity in (False, True)]
+    wanted = (count, max(least, count * len(own[1]) // max(1, len(own[0]))))
+    kept = {places[i * len(places) // size] for places, size in zip(own, map(min, wanted, map(len, own)), strict=True) for i in range(size)}
+    return [row for i, row in enumerate(rows) if i in kept]
+
+
+def build_recipe(workbook: Workbook, name: str, kdconv: Sequence[Path] = (), limit: int | None = None) -> tuple[Path, int]:
+    """Write dataset/raw/NAME.jsonl from KdConv files and return it with its rows; `limit` keeps so many besides identity.
 
     The folder is not published: KdConv's sentences stay with those who downloaded them.
     """
-    files = kdconv or sorted((workbook.dataset / "raw" / "kdconv").glob("*.json")) or [workbook.dataset / "kdconv_sample.json"]
-    rows = RECIPES[name][1](workbook, [] if name == "medical" else [item for path in files for item in read_kdconv(path)])
+    rows = RECIPES[name][1](workbook, [] if name == "medical" else kdconv_dialogues(workbook, kdconv))
     if not rows:
-        raise WorkbookError(f"按 {name} 没有得到任何数据：{'、'.join(map(str, files))} 里没有它要的内容。")
+        raise WorkbookError(f"按 {name} 没有得到任何数据：{'、'.join(map(str, kdconv)) or 'KdConv 文件'} 里没有它要的内容。")
     path = workbook.dataset / "raw" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl(path, [row.model_dump() for row in rows])
+    write_jsonl(path, [row.model_dump() for row in (spread(rows, limit) if limit else rows)])
     return path, len(rows)

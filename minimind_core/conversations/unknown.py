@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 
 from minimind_core.collection.facts import Fact
 from minimind_core.config import Persona
 from minimind_core.conversations import identity
-from minimind_core.conversations.questions import OTHER, Book, fill, wordings_for
+from minimind_core.conversations.questions import OTHER, Book, carried, fill, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue
 
-INVENTED_NAMES, INVENTED_TITLES = 200, 400  # how many are drawn
-QUESTIONS = 2  # asked about each unknown name or title
-PERSONS = 8  # known subjects for which each unknown attribute is asked
+NAMES, TITLES = 0.8, 2.0  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
+LONGEST = 12  # characters of an unknown name
+LEAST = 40  # unknown names and titles that even a small table gets
+TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught
+SUBJECTS = 6  # known subjects for which each unknown attribute is asked
 
 
 class Unknown:
@@ -21,9 +24,9 @@ class Unknown:
 
     def __init__(self, facts: Sequence[Fact], book: Book, seed: int) -> None:
         self.book, self.rng = book, random.Random(seed)
-        self.subjects = {fact.subject for fact in facts}
+        self.facts, self.subjects = len(facts), {fact.subject for fact in facts}
         self.known = {fact.attribute for fact in facts}
-        self.people = sorted(s for s in self.subjects if not s.startswith("《"))
+        self.people, self.works = (sorted(s for s in self.subjects if s.startswith("《") == work) for work in (False, True))
         self.asked = {}
         for title in (False, True):
             named = {f.attribute for f in facts if f.subject.startswith("《") == title}
@@ -33,19 +36,36 @@ class Unknown:
         """Those of the items that no fact is about."""
         return [item for item in items if item not in self.subjects]
 
+    def recombined(self, known: Sequence[str]) -> str:
+        """The beginning of one known name and the end of another: nearly known, and so the hardest to tell apart."""
+        first, second = (name.strip("《》") for name in self.rng.sample(known, 2))
+        name = first[: self.rng.randint(1, len(first))] + second[self.rng.randint(0, len(second) - 1) :]
+        return f"《{name}》" if known[0].startswith("《") else name
+
+    def invented(self, make: Callable[[random.Random], str], known: Sequence[str], share: float, avoid: Sequence[str]) -> list[str]:
+        """So many different unknown names for each fact, every other one recombined from known ones; none is known or kept for the test."""
+        found: dict[str, None] = {}
+        for number in count():
+            if len(found) >= max(LEAST, int(share * self.facts)):
+                break
+            name = self.recombined(known) if number % 2 and len(known) > LEAST // 2 else make(self.rng)
+            if name not in self.subjects and name not in avoid and len(name) <= LONGEST:
+                found[name] = None
+        return list(found)
+
     def pools(self) -> dict[str, tuple[list[str], list[str]]]:
         """Reason: (what is taught, what only the test asks about)."""
         names, pools = identity.tables("unknown"), {}
         part = identity.held_out_part
         if self.people:
-            invented = self.rng.sample(self.unseen(identity.unknown_names()), INVENTED_NAMES)
-            pools["artist"] = part(self.unseen(names["artists"]) + invented)
+            pools["artist"] = part(self.unseen(names["artists"]) + self.invented(identity.invented_name, self.people, NAMES, names["artists"]))
             pools["attribute"] = part([a for a in names["attributes"] if a not in self.known])
         if self.asked[True]:
             reserved = self.unseen(identity.quoted(names["titles"]))
-            invented = self.rng.sample([t for t in self.unseen(identity.unknown_titles()) if t not in reserved], INVENTED_TITLES)
             taught, held_out = part(self.unseen(identity.quoted(names["songs"])))
+            invented = self.invented(identity.invented_title, self.works, TITLES, reserved + held_out)
             pools["title"] = taught + invented, held_out + reserved
+            pools["work_attribute"] = part([a for a in names["work_attributes"] if a not in self.known])
         pools["off_topic"] = part(names["off_topic"])
         return pools
 
@@ -54,14 +74,18 @@ class Unknown:
 
         def form(attribute: str) -> str:
             words = wordings_for(self.book, attribute)
-            return self.rng.choice(words.held_out if test else words.train)
+            if test:
+                return self.rng.choice(words.held_out)
+            chosen = self.rng.choice(words.train)
+            return chosen if self.rng.random() < 0.7 else carried(chosen, self.rng.randrange(1000))
 
         if reason == "off_topic":
             return [item]
-        if reason == "attribute":
-            return [fill(form(OTHER), person, item) for person in self.rng.sample(self.people, min(PERSONS, len(self.people)))]
+        if reason in ("attribute", "work_attribute"):
+            known = self.people if reason == "attribute" else self.works
+            return [fill(form(OTHER), subject, item) for subject in self.rng.sample(known, min(SUBJECTS, len(known)))]
         attributes = self.asked[reason == "title"]
-        return [fill(form(a), item, a) for a in self.rng.sample(attributes, min(QUESTIONS, len(attributes)))]
+        return [fill(form(a), item, a) for a in self.rng.sample(attributes, min(TEST_QUESTIONS if test else 1, len(attributes)))]
 
 
 def refusal_rows(facts: Sequence[Fact], book: Book, persona: Persona, seed: int) -> dict[str, list[Conversation]]:

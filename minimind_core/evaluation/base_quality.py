@@ -7,11 +7,17 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from minimind_core.conversations.identity import everyday_prompts
+from minimind_core.conversations.mixing import REHEARSAL
+from minimind_core.conversations.schema import dialogue
 from minimind_core.evaluation.generation import Answer, Decoding, generate
 from minimind_core.evaluation.metrics import normalize, repeats, share_with_interval
+from minimind_core.files import write_jsonl
+from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.training.pretraining import COPY_REQUESTS
 
@@ -69,6 +75,16 @@ def everyday(model: MiniMind, tokenizer: Tokenizer, prompts: Sequence[str]) -> d
         "repetition": share_with_interval(sum(repeats(a.text) for a in answers), len(answers)),
         "answers": [{"question": q, "answer": a.text} for q, a in zip(prompts, answers, strict=True)],
     }
+
+
+def write_rehearsal(base: Path) -> Path:
+    """Ask a base the everyday prompts and keep its whole, unrepeating answers beside its weights, for training files to mix in."""
+    model, tokenizer = load_base(base)
+    prompts = everyday_prompts()
+    answers = ask(model.eval(), tokenizer, prompts, Decoding(max_new_tokens=96))
+    good = [(q, a.text) for q, a in zip(prompts, answers, strict=True) if a.ended and a.text and not repeats(a.text)]
+    write_jsonl(base / REHEARSAL, [dialogue(q, a, kind="general").model_dump() for q, a in good])
+    return base / REHEARSAL
 
 
 def copying(model: MiniMind, tokenizer: Tokenizer, phrases: Sequence[str], seed: int = 42) -> dict:
