@@ -8,7 +8,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import PROJECT, load_script
+from conftest import PROJECT
+
+from minimind_core.reporting.notebooks import hidden_errors
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 RUNNER = [sys.executable, str(PROJECT / "scripts" / "run_notebooks.py")]
@@ -60,11 +62,10 @@ def test_an_unknown_parameter_is_refused(tmp_path):
 
 
 def test_an_error_hidden_in_a_widget_is_found():
-    module = load_script("run_notebooks")
     outputs = [{"output_type": "error", "ename": "ValueError", "evalue": "hidden", "traceback": []}]
     states = {"state": {"a": {"state": {"outputs": outputs}}, "b": {"state": {}}}}
     notebook = nbformat.v4.new_notebook(metadata={"widgets": {"application/vnd.jupyter.widget-state+json": states}})
-    assert module.hidden_errors(notebook) == ["ValueError: hidden"]
+    assert hidden_errors(notebook) == ["ValueError: hidden"]
 
 
 @pytest.mark.slow

@@ -48,6 +48,12 @@ def add_data_verbs(verb: Verb) -> None:
     sub.add_argument("--fix", type=Path, metavar="OUT", help="把能修的修好，写到另一个文件")
 
 
+def add_experiment_options(sub: argparse.ArgumentParser) -> None:
+    """How large an experiment is, and on what."""
+    sub.add_argument("--size", choices=("default", "full"), default="default", help="default 缩小数据；full 与原始日志一样大")
+    sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="KdConv 的 music/*.json（默认 dataset/raw/kdconv，没有就用小样本）")
+
+
 def add_model_verbs(verb: Verb) -> None:
     """Verbs that train, score, talk and convert."""
     sub = verb("train", "models", "LoRA 微调")
@@ -57,6 +63,13 @@ def add_model_verbs(verb: Verb) -> None:
     sub.add_argument("--device", help="cuda、mps 或 cpu（默认自动选择）")
     sub.add_argument("--threads", type=int, choices=range(1, 257), metavar="N", help="CPU 线程数（默认由 PyTorch 决定）")
     sub.add_argument("--track", choices=("tensorboard", "wandb", "swanlab"), help="同时记录到这个工具；metrics.csv 总会写")
+    sub.add_argument("--experiment", metavar="NAME", help="按 experiments.toml 里的一项训练并打分（run01…run10、data5 等），运行名就是它")
+    add_experiment_options(sub)
+    sub = verb("experiments", "experiments", "成批运行实验；已有且没有变动的不重跑", run=False)
+    sub.add_argument("names", nargs="*", metavar="NAME", help="实验名或组名（log、ablation、search）；不写就列出全部")
+    sub.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="同时运行几个进程")
+    sub.add_argument("--scheduler", default="", metavar="ADDRESS", help="Dask 调度器的地址，例如 tcp://10.0.0.1:8786；各机器共享项目目录")
+    add_experiment_options(sub)
     sub = verb("evaluate", "models", "在全部测试题上打分")
     sub.add_argument("--profile", choices=PROFILES, help="题量（默认取 workbook.toml）")
     sub.add_argument("--json", type=Path, help="另存全部分数和回答")
@@ -66,6 +79,9 @@ def add_model_verbs(verb: Verb) -> None:
     sub.add_argument("--out", type=Path, help="输出文件（默认打印）")
     sub.add_argument("--max-new-tokens", type=int, choices=range(1, 513), metavar="1–512", default=64, help="每个回答最多多少词元")
     verb("chat", "models", "在终端里对话").add_argument("--temperature", type=temperature, default=0.0, help="0 为贪心，越大越随机")
+    sub = verb("show", "show", "课堂展示的网页（Voilà），在本机浏览器里打开")
+    sub.add_argument("--port", type=int, default=8866, help="端口（默认 8866）")
+    sub.add_argument("--no-browser", action="store_true", help="不自动打开浏览器")
     sub = verb("export", "models", "导出成别的程序能用的格式")
     sub.add_argument("--format", choices=("hf", "peft", "pth", "gguf"), required=True, help="transformers、PEFT、MiniMind 的 .pth 或 GGUF")
     sub.add_argument("--out", type=Path, help="输出文件夹（默认 out/运行名_格式）")

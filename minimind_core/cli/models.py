@@ -27,6 +27,10 @@ from minimind_core.training.tracking import Log, tracking
 
 def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Train an adapter; under torchrun every process takes its part and the first one writes."""
+    if arguments.experiment:
+        from minimind_core.cli.experiments import train_experiment
+
+        return train_experiment(workbook, arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     with process_group(arguments.device) as device:

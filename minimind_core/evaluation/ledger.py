@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from minimind_core.config import Workbook
+from minimind_core.evaluation.experiments import load_experiment_results
 from minimind_core.evaluation.suites import SUITES
 from minimind_core.files import write_text
 
@@ -31,11 +32,22 @@ def ledger(workbook: Workbook) -> pd.DataFrame:
     return table
 
 
+def experiment_table(workbook: Workbook) -> pd.DataFrame:
+    """One row an experiment that has been performed: what it changed, and what it scored."""
+    rows = {}
+    for name, result in load_experiment_results(workbook).items():
+        shares = {label: result["scores"][key]["share"] for key, label in OUTCOMES.items() if result["scores"][key]["n"]}
+        row = {"组": result["group"], "改动": result["about"], "事实": result["facts"], "分钟": round(result["run"]["train_seconds"] / 60, 1)}
+        rows[name] = {**row, "训练损失": result["train_loss"], **shares}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("实验")
+
+
 def describe(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that tell runs apart."""
     row: dict[str, Any] = {label: settings[key] for key, label in SETTINGS.items() if key in settings}
     if "lora" in settings:
-        row |= {"秩": settings["lora"]["rank"], "线性层": len(settings["lora"]["target_modules"]), "学习率": settings["train"]["learning_rate"]}
+        lora, train = settings["lora"], settings["train"]
+        row |= {"秩": lora["rank"], "线性层": len(lora["target_modules"]), "首层": lora.get("first_layer", 0), "学习率": train["learning_rate"]}
     if "train_seconds" in settings:
         row["分钟"] = round(settings["train_seconds"] / 60, 1)
     return row

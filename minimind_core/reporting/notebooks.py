@@ -1,0 +1,59 @@
+"""Run notebooks through papermill: unknown parameters, hidden widget errors and volatile metadata do not get past."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+
+from minimind_core.errors import WorkbookError
+from minimind_core.files import replacing
+
+
+def hidden_errors(notebook: nbformat.NotebookNode) -> list[str]:
+    """Tracebacks that sit only in the saved state of widgets, where papermill does not look."""
+    states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    return [
+        f"{output['ename']}: {output['evalue']}"
+        for model in states.values()
+        for output in model.get("state", {}).get("outputs", []) or []
+        if output.get("output_type") == "error"
+    ]
+
+
+def strip(notebook: nbformat.NotebookNode) -> None:
+    """Remove what changes from run to run without meaning anything."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if "tags" in cell.metadata and not cell.metadata.tags:
+            del cell.metadata["tags"]
+
+
+def known_parameters(path: Path) -> set[str]:
+    """Names assigned in the notebook's parameters cell."""
+    notebook = nbformat.read(path, as_version=4)
+    tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise WorkbookError(f"{path}: 应恰好有一个标记为 parameters 的单元格，实际有 {len(tagged)} 个。")
+    return {target.id for node in ast.parse(tagged[0].source).body if isinstance(node, ast.Assign) for target in node.targets}
+
+
+def execute(source: Path, target: Path, parameters: dict[str, Any], root: Path) -> None:
+    """Run one notebook; the executed copy replaces `target` only when everything went well."""
+    with replacing(target) as temporary:
+        papermill.execute_notebook(
+            str(source), str(temporary), parameters=parameters, kernel_name="python3", progress_bar=False, cwd=str(root),
+            start_timeout=120, execution_timeout=7200, extra_arguments=["--IPKernelApp.log_level=40"],
+        )  # fmt: skip
+        notebook = nbformat.read(temporary, as_version=4)
+        errors = hidden_errors(notebook)
+        if errors:
+            raise WorkbookError(f"{source}: 组件里藏着错误：{errors[0]}")
+        strip(notebook)
+        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        nbformat.write(notebook, temporary)

@@ -1,0 +1,142 @@
+"""Named experiments: settings are checked, results are kept by content, and a matrix survives lost workers."""
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from conftest import PROJECT
+
+from minimind_core.cli import main
+from minimind_core.config import PROFILES, Mix
+from minimind_core.errors import WorkbookError
+from minimind_core.evaluation import experiments
+from minimind_core.evaluation.experiments import Experiment, content_hash, finished, load_experiments, perform, resolve, result_file, sized, thinned
+from minimind_core.reporting import matrix
+
+TINY = Experiment(
+    "tiny", "own", "试一试", profile={"epochs": 1, "tokens_per_step": 256, "train_rows": 24}, lora={"rank": 2, "first_layer": 0}, questions=3
+)
+
+
+def test_every_shipped_experiment_is_complete():
+    found = load_experiments()
+    assert {f"run{i:02}" for i in range(1, 11)} | {"data5"} <= {e.name for e in found.values() if e.group == "log"}
+    assert all(e.about for e in found.values())
+    logged = json.loads((PROJECT / "report" / "original_runs.json").read_text(encoding="utf-8"))["runs"]
+    for run in logged[:10]:
+        experiment = found[f"run{run['run']:02}"]
+        _, profile, _ = resolve(experiment)
+        assert profile.epochs == run["epochs"] and profile.train.learning_rate == run["learning_rate"], run["run"]
+        assert experiment.recipe == run["recipe"] and not profile.shuffle
+        assert profile.lora.target_modules == ("q_proj", "o_proj") and profile.lora.rank == 8 and profile.lora.first_layer == 0
+        assert resolve(sized(experiment, "full"))[1].rows_per_step == 32
+
+
+def test_a_members_table_lies_over_its_groups_defaults(tmp_path):
+    path = tmp_path / "experiments.toml"
+    path.write_text(
+        """
+[mine.defaults]
+train = { learning_rate = 1e-3, warmup = 0.02 }
+[mine.a]
+about = "甲"
+train = { learning_rate = 2e-3 }
+lora = { target_modules = ["q_proj"] }
+""",
+        encoding="utf-8",
+    )
+    own = load_experiments(path)["a"]
+    _, profile, _ = resolve(own)
+    assert (profile.train.learning_rate, profile.train.warmup, profile.lora.target_modules) == (2e-3, 0.02, ("q_proj",))
+    assert profile.epochs == PROFILES["default"].epochs
+
+
+@pytest.mark.parametrize("line", ["trian = {}", "train = { learning_rat = 1.0 }", "lora = { rank = 0 }"])
+def test_an_unknown_or_unfit_setting_is_refused(tmp_path, line):
+    path = tmp_path / "experiments.toml"
+    path.write_text(f'[mine.a]\nabout = "甲"\n{line}\n', encoding="utf-8")
+    with pytest.raises(WorkbookError, match=r"\[a\]"):
+        load_experiments(path)
+
+
+def test_thinning_keeps_whole_subjects(workbook):
+    facts = experiments.read_facts(workbook.facts)
+    kept = thinned(facts, 2)
+    assert 0 < len(kept) < len(facts)
+    assert all((fact in kept) == (fact.subject in {f.subject for f in kept}) for fact in facts)
+
+
+def test_a_result_is_kept_until_something_it_depends_on_changes(workbook):
+    result = perform(workbook, TINY)
+    assert finished(workbook, TINY) == json.loads(result_file(workbook, "tiny").read_text(encoding="utf-8"))
+    assert set(result["scores"]) >= {"identity", "music_seen", "refusal", "ended"} and len(result["losses"]) == result["run"]["steps"]
+    assert not finished(workbook, replace(TINY, lora={"rank": 3, "first_layer": 0}))
+    assert not finished(replace(workbook, seed=43), TINY) and not finished(replace(workbook, mix=Mix(identity=1)), TINY)
+    before = content_hash(workbook, TINY)
+    with workbook.facts.open("a", encoding="utf-8") as file:
+        file.write("王力宏,出生日期,1976年5月17日,https://example.org/e,2026-01-01\n")
+    assert content_hash(workbook, TINY) != before
+    assert content_hash(workbook, replace(TINY, about="换一句说明")) == content_hash(workbook, TINY)
+
+
+def test_a_log_recipe_is_asked_what_it_was_taught(workbook):
+    (workbook.root / "dataset" / "kdconv_sample.json").write_text(
+        (PROJECT / "dataset" / "kdconv_sample.json").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    result = perform(workbook, replace(TINY, recipe="music_data2", kdconv=True))
+    assert result["scores"]["music_seen"]["n"] > 0
+    assert all(len(a["answer"]) <= 40 for a in result["answers"])
+
+
+def write_tiny(workbook, count):
+    text = "".join(f"""
+[own.t{i}]
+about = "第 {i} 项"
+questions = 3
+profile = {{ epochs = 1, tokens_per_step = 256, train_rows = 24 }}
+lora = {{ rank = {i + 1}, first_layer = 0 }}
+""" for i in range(count))  # fmt: skip
+    (workbook.root / "experiments.toml").write_text(text, encoding="utf-8")
+    return [e for e in load_experiments(workbook.root / "experiments.toml").values() if e.group == "own"]
+
+
+@pytest.mark.slow
+def test_a_matrix_runs_in_processes_and_only_what_is_missing_runs_again(workbook, capsys):
+    write_tiny(workbook, 3)
+    command = ["--root", str(workbook.root), "experiments", "own", "--jobs", "2"]
+    assert main(command) == 0 and "共 3 项，失败 0 项" in capsys.readouterr().out
+    stamps = {i: (workbook.runs / f"t{i}" / "experiment.ipynb").stat().st_mtime_ns for i in range(3)}
+    result_file(workbook, "t1").unlink()
+    assert main(command) == 0
+    assert {i for i in range(3) if (workbook.runs / f"t{i}" / "experiment.ipynb").stat().st_mtime_ns != stamps[i]} == {1}
+    assert main(["--root", str(workbook.root), "experiments"]) == 0 and "✓ own" in capsys.readouterr().out
+
+
+def test_an_unknown_experiment_is_named(workbook, capsys):
+    assert main(["--root", str(workbook.root), "experiments", "run99"]) == 2
+    assert "run99" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_cluster_finishes_everything_though_a_worker_is_killed(workbook):
+    distributed = pytest.importorskip("distributed")
+    chosen = write_tiny(workbook, 4)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        pids = [worker.pid for worker in cluster.workers.values()]
+
+        def kill_one():
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not list(workbook.runs.glob("t*/run.json")):
+                time.sleep(0.05)
+            os.kill(pids[0], signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        outcomes = dict(matrix.perform_all(workbook, chosen, scheduler=cluster.scheduler_address))
+        killer.join()
+    assert outcomes == {f"t{i}": "" for i in range(4)}
+    assert all(finished(workbook, experiment) for experiment in chosen)
