@@ -14,6 +14,7 @@ from minimind_core.config import ModelConfig, Workbook, load_workbook
 from minimind_core.modeling.checkpoint import save_base
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import load_tokenizer
+from minimind_core.reporting.browser import BROWSER_HELP, browser_path
 
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = ModelConfig(hidden_size=32, n_layers=2, n_heads=4, n_kv_heads=2, intermediate_size=48, max_positions=256)
@@ -24,6 +25,20 @@ FACTS = """subject,attribute,value,source_url,retrieved
 《范特西》,发行年份,2001年,https://example.org/c,2026-01-01
 《小镇姑娘》,原唱,陶喆,https://example.org/d,2026-01-01
 """
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say plainly that the browser tests did not run, and what they need."""
+    if any("browser" in report.keywords for report in terminalreporter.stats.get("skipped", [])) and browser_path() is None:
+        terminalreporter.write_line(f"浏览器测试没有运行。{BROWSER_HELP}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> object:
+    """Let fixtures know that a test has failed, so that they can keep what helps to see why."""
+    report = yield
+    item.failed = getattr(item, "failed", False) or report.failed
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from minimind_core.conversations.mixing import write_dataset
+from minimind_core.evaluation.quiz import read_quiz
+from minimind_core.modeling.checkpoint import load_tensors
 from minimind_core.modeling.lora import LoraLinear
 from minimind_core.training.runs import prepare_run
 from minimind_core.ui import live_plot, show, widgets
@@ -41,32 +43,39 @@ def test_saved_panel_shows_its_text_without_widgets(panel):
 
 def test_training_draws_saves_and_reports(workbook, capsys):
     write_dataset(workbook)
-    run = prepare_run(workbook, "plot", "smoke")
-    live_plot.train_with_plot(run)
+    panel = live_plot.TrainingPanel(prepare_run(workbook, "plot", "smoke")).start()
+    panel.wait()
     out = capsys.readouterr().out
-    assert "训练损失" in out and "验证损失" in out and "曲线已保存到 figures/loss.png" in out
+    assert "训练损失" in out and "身份" in out and "曲线已保存到 figures/loss.png" in out
     assert (workbook.figures / "loss.png").stat().st_size > 5000 and (workbook.figures / "loss.svg").exists()
+    assert bytes(panel.picture.value).startswith(b"\x89PNG") and panel.stop_button.disabled and panel.go_button.disabled
+    scores = read_quiz(panel.run)
+    assert int(scores[-1]["step"]) == len(panel.run.source) and all(0 <= float(row["identity"]) <= 1 for row in scores)
 
 
-def test_stopping_keeps_what_was_learnt_and_resuming_finishes(workbook, monkeypatch, capsys):
+def test_the_buttons_stop_and_go_on_to_the_unbroken_result(workbook, monkeypatch):
     write_dataset(workbook)
-    monkeypatch.setattr(live_plot.LivePlot, "update", _interrupt_after(2))
-    live_plot.train_with_plot(prepare_run(workbook, "stopped", "smoke"))
-    assert "已停止" in capsys.readouterr().out
-    monkeypatch.undo()
-    run = prepare_run(workbook, "stopped", "smoke", resume=True)
-    assert next(iter(run.train())).step == 3
+    whole = live_plot.TrainingPanel(prepare_run(workbook, "whole", "smoke")).start()
+    whole.thread.join()
+    panel = live_plot.TrainingPanel(prepare_run(workbook, "stopped", "smoke"))
+    monkeypatch.setattr(panel.quiz, "after", lambda record: record.step == 2 and panel.stop_button.click())
+    panel.start().thread.join()
+    assert panel.record.step == 2 and "已停止" in panel.status.value and not panel.go_button.disabled
+    panel.go_button.click()
+    panel.thread.join()
+    assert panel.record.step == len(panel.run.source) and panel.go_button.disabled
+    kept = [load_tensors(run.folder / "adapter.safetensors") for run in (whole.run, panel.run)]
+    assert all(kept[0][name].equal(kept[1][name]) for name in kept[0])
 
 
-def _interrupt_after(count: int):
-    calls = []
-
-    def update(self, record):
-        calls.append(record)
-        if len(calls) == count:
-            raise KeyboardInterrupt
-
-    return update
+def test_an_error_while_training_is_shown_and_raised_by_wait(workbook):
+    write_dataset(workbook)
+    panel = live_plot.TrainingPanel(prepare_run(workbook, "broken", "smoke"))
+    panel.run.source.steps[1] = []
+    panel.start().thread.join()
+    assert "出错了" in panel.status.value
+    with pytest.raises(Exception, match="."):
+        panel.wait()
 
 
 def test_tables(workbook):

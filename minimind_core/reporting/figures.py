@@ -40,8 +40,8 @@ def save_figure(figure: Figure, workbook: Workbook, name: str) -> Path:
     return path
 
 
-def loss_figure(metrics: Sequence[dict[str, str]]) -> Figure:
-    """Training loss (each step and running mean) and validation loss against steps; loss in nats per answer token."""
+def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) -> Figure:
+    """Training loss (each step and running mean) and validation loss against steps, nats per answer token; `quiz` adds scores."""
     use_style()
     figure, axes = plt.subplots(figsize=(7, 3.4))
     steps = [int(row["step"]) for row in metrics]
@@ -51,7 +51,16 @@ def loss_figure(metrics: Sequence[dict[str, str]]) -> Figure:
     axes.plot(*zip(*valid, strict=True), "o-", color=ORANGE, markersize=4, label="验证损失（没学过的问法）") if valid else None
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="训练步数", ylabel="损失（nats / 回答词元）", ylim=(0, None))
-    axes.legend(frameon=False)
+    if quiz:
+        right = axes.twinx()
+        right.spines["right"].set_visible(True)
+        for name, label, colour, mark in (("identity", "身份小测", GREEN, "s--"), ("music_held_out", "音乐小测（没学过的问法）", GREY, "^--")):
+            points = [(int(row["step"]), 100 * float(row[name])) for row in quiz if row.get(name) not in ("", None)]
+            axes.plot([], [], mark, color=colour, markersize=4, label=label)
+            right.plot(*zip(*points, strict=True), mark, color=colour, markersize=4) if points else None
+        right.set(ylabel="答对（%）", ylim=(0, 105))
+        right.grid(False)
+    axes.legend(frameon=False, loc="center right" if quiz else "best")
     return figure
 
 

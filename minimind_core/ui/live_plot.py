@@ -1,18 +1,24 @@
-"""A loss curve that grows while a run trains, and stays in the saved notebook."""
+"""Training that can be watched and stopped: a curve that grows, scores that rise, and buttons to stop and go on."""
 
 from __future__ import annotations
 
+import io
+import threading
 import time
 from dataclasses import asdict
 from typing import Any
 
+import ipywidgets as widgets
+from IPython.display import display
 from matplotlib import pyplot as plt
 
+from minimind_core.evaluation.quiz import Quiz, read_quiz
 from minimind_core.reporting.figures import loss_figure, save_figure
 from minimind_core.training.runs import Run, read_metrics
 from minimind_core.training.trainer import StepRecord
 
 REDRAW_SECONDS = 4.0  # drawing takes a quarter of a second of the processor that is training
+LINES = 12  # of text progress
 
 
 def describe(record: StepRecord) -> str:
@@ -25,44 +31,95 @@ def describe(record: StepRecord) -> str:
     )
 
 
-class LivePlot:
-    """Redraws the figure in place, every few seconds; outside a notebook nothing is drawn."""
+class TrainingPanel:
+    """Trains a run in a thread of its own, so that the buttons answer; `wait` joins it and shows the final curve.
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.handle: Any = None
-        self.drawn = 0.0
+    While a cell is running, Jupyter hands no clicks to the kernel: the buttons work until `wait` is called, from then on ■ does.
+    """
 
-    def update(self, record: StepRecord) -> None:
-        """Add a step."""
-        self.rows.append(asdict(record))
-        if time.monotonic() - self.drawn > REDRAW_SECONDS or record.step == record.total_steps:
+    def __init__(self, run: Run) -> None:
+        self.run, self.quiz = run, Quiz(run)
+        self.rows: list[dict[str, Any]] = [dict(row) for row in read_metrics(run.folder / "metrics.csv")] if run.checkpoint.exists() else []
+        self.record: StepRecord | None = None
+        self.problem: BaseException | None = None
+        self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
+        self.picture, self.status = widgets.Image(format="png", layout=widgets.Layout(max_width="100%")), widgets.HTML("还没有开始")
+        self.stop_button = widgets.Button(description="停止", button_style="danger", icon="stop", disabled=True)
+        self.go_button = widgets.Button(description="继续", icon="play", disabled=True)
+        self.stop_button.on_click(lambda _: self.stopping.set())
+        self.go_button.on_click(lambda _: self.start())
+        self.view = widgets.VBox([widgets.HBox([self.stop_button, self.go_button]), self.status, self.picture])
+
+    def start(self) -> TrainingPanel:
+        """Begin, or go on from the checkpoint."""
+        if self.thread is None or not self.thread.is_alive():
+            self.stopping.clear()
+            self.problem = None
+            self.stop_button.disabled, self.go_button.disabled = False, True
+            self.thread = threading.Thread(target=self._work, daemon=True)
+            self.thread.start()
+        return self
+
+    def _work(self) -> None:
+        """Train to the end or until told to stop; the checkpoint is written either way."""
+        drawn, records = 0.0, self.run.train()
+        try:
+            for record in records:
+                self.record = record
+                self.rows.append(asdict(record))
+                self.quiz.after(record)
+                self.status.value = describe(record) + self.quiz.line()
+                if self.stopping.is_set():
+                    break
+                if time.monotonic() - drawn > REDRAW_SECONDS:
+                    self.draw()
+                    drawn = time.monotonic()
+        except Exception as error:  # shown here and raised again by wait: a thread has nobody to catch it
+            self.problem = error
+            self.status.value = f"出错了：{error}"
+        finally:
+            records.close()
             self.draw()
+            self.stop_button.disabled, self.go_button.disabled = True, not self.run.checkpoint.exists()
+            if self.run.checkpoint.exists() and self.problem is None:
+                self.status.value += "<br>已停止，进度已保存；按“继续”接着训练。"
 
     def draw(self) -> None:
-        """Show the curve so far."""
-        from IPython.display import display
+        """Put the curve so far into the picture."""
+        if self.rows:
+            figure, buffer = loss_figure(self.rows, self.quiz.scores), io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
+            plt.close(figure)
+            self.picture.value = buffer.getvalue()
 
-        figure = loss_figure(self.rows)
-        if self.handle is None:
-            self.handle = display(figure, display_id=True)
-        else:
-            self.handle.update(figure)
-        plt.close(figure)
-        self.drawn = time.monotonic()
+    def wait(self) -> None:
+        """Print progress until training ends; then show the curve and save it to figures/. ■ stops and keeps what was learnt."""
+        shown, every = 0, max(1, len(self.run.source) // LINES)
+        try:
+            while self.thread is not None and self.thread.is_alive():
+                self.thread.join(0.2)
+                if self.record and self.record.step // every > shown:
+                    shown = self.record.step // every
+                    print(describe(self.record) + self.quiz.line(), flush=True)
+        except KeyboardInterrupt:
+            self.stopping.set()
+            self.thread.join()
+            print("已停止：进度已保存；按上面的“继续”，或把 RESUME 改成 True 再运行。")
+        if self.problem is not None:
+            raise self.problem
+        rows = read_metrics(self.run.folder / "metrics.csv")
+        if rows:
+            figure = loss_figure(rows, read_quiz(self.run))
+            display(figure)
+            path = save_figure(figure, self.run.workbook, "loss")
+            print(f"曲线已保存到 {path.relative_to(self.run.workbook.root).as_posix()}")
 
-
-def train_with_plot(run: Run, lines: int = 12) -> None:
-    """Train a run with a live curve and about `lines` lines of text; ■ stops it and keeps what was learnt."""
-    plot = LivePlot()
-    every = max(1, len(run.source) // lines)
-    try:
-        for record in run.train():
-            plot.update(record)
-            if record.step % every == 0 or record.step == record.total_steps:
-                print(describe(record), flush=True)
-    except KeyboardInterrupt:
-        print("已停止：进度已保存，可用 resume=True 继续。")
-    if plot.rows:
-        path = save_figure(loss_figure(read_metrics(run.folder / "metrics.csv")), run.workbook, "loss")
-        print(f"曲线已保存到 {path.relative_to(run.workbook.root).as_posix()}")
+    def _repr_mimebundle_(self, **options: Any) -> dict:
+        bundle = self.view._repr_mimebundle_(**options)
+        bundle = bundle[0] if isinstance(bundle, tuple) else bundle
+        return {
+            **bundle,
+            "text/html": "<p>训练面板：运行这一格才会出现停止、继续按钮和实时曲线；保存下来的曲线在下一格。</p>",
+            "text/plain": "训练面板",
+        }
