@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -223,3 +224,26 @@ def test_a_topic_without_wordings_of_its_own_still_gets_refusals_of_unknown_subj
     facts = [Fact(f"对象{i}", "颜色", "红", "https://example.org", "2026-01-01") for i in range(3)]
     rows = refusal_rows(facts, load_wordings(), workbook.persona, 1)
     assert all({"artist", "attribute", "off_topic"} <= {r.meta["reason"] for r in part} for part in rows.values())
+
+
+def test_short_questions_after_the_same_long_history_are_no_leak():
+    history = dialogue("关于东吴，都城是什么", "东吴的都城是建业。")
+    asked, other, same = (mixing.after(history, dialogue(q, "孙权。")) for q in ("建立者呢？", "建立者是啥", "建立者呢"))
+    assert not doctor.leaked([asked], [other]) and doctor.leaked([asked], [same])
+
+
+def test_a_small_table_is_not_drowned_in_refusals():
+    facts = mixing.read_facts(PROJECT / "examples" / "history" / "facts.csv")
+    persona = load_workbook(PROJECT / "examples" / "history").persona
+    refusals = refusal_rows(facts, load_wordings(), persona, 1)["refusal"]
+    assert len(refusals) < len(mixing.music_rows(facts, load_wordings(), 1)["music_qa_train"])
+
+
+def test_the_second_topic_is_built_by_changing_workbook_and_facts_alone(tmp_path):
+    for name in ("workbook.toml", "facts.csv"):
+        shutil.copy(PROJECT / "examples" / "history" / name, tmp_path / name)
+    workbook = dataclasses.replace(load_workbook(tmp_path), base=PROJECT / "weights" / "base")
+    counts = mixing.write_dataset(workbook)
+    assert len(mixing.read_facts(workbook.facts)) >= 60 and counts["music_qa_train"] > 800
+    text = (workbook.dataset / "train.jsonl").read_text(encoding="utf-8")
+    assert "小史" in text and "小音" not in text and "中国历史" in text

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minimind_core.conversations.schema import Conversation, Turn, iterate_conversations, parse_line
-from minimind_core.conversations.similarity import near_duplicates, repetitions
+from minimind_core.conversations.similarity import jaccard, near_duplicates, repetitions, shingles
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
 
+LEAK = 0.85  # Jaccard similarity of character 3-grams at which a test question counts as known
 FOREIGN = re.compile(
     r"(?<![a-z])(?:ChatGPT|OpenAI|GPT-?[345]|Claude|DeepSeek|Kimi|ChatGLM|MiniMind|Qwen|Gemini|Siri)(?![a-z])"
     r"|文心一言|通义千问|豆包|讯飞星火|小爱同学|智谱",
@@ -140,13 +141,24 @@ def near_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> list[
     return findings
 
 
-def leaks(test: Path, train: Iterable[Conversation], least: float = 0.85) -> list[Finding]:
+def leaked(asked: Sequence[Conversation], train: Iterable[Conversation], least: float = LEAK) -> list[tuple[int, Conversation, float]]:
+    """Of the asked rows the number of each that stands in the training data, exactly or nearly, with its twin and their similarity.
+
+    Dialogues are compared whole and by their last question: after the same long history any two short questions look alike.
+    """
+    taught = {context(row): row for row in train}
+    texts = sorted(taught)
+    near = near_duplicates([context(row) for row in asked], texts, least)
+    twins = [(index, taught[texts[twin]], score) for index, twin, score in near]
+    return [t for t in twins if jaccard(shingles(asked[t[0]].question), shingles(t[1].question)) >= least]
+
+
+def leaks(test: Path, train: Iterable[Conversation]) -> list[Finding]:
     """Test questions that also stand in the training data, exactly or nearly."""
     asked = [(line, item) for line, item in iterate_conversations(test) if isinstance(item, Conversation)]
-    taught = sorted({context(row) for row in train})
     return [
         Finding(test, asked[index][0], True, f"测试问题“{asked[index][1].question}”也在训练数据里（相似度 {score:.2f}）", "请换一种问法")
-        for index, _, score in near_duplicates([context(row) for _, row in asked], taught, least)
+        for index, _, score in leaked([row for _, row in asked], train)
     ]
 
 

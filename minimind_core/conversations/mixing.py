@@ -10,10 +10,9 @@ from pathlib import Path
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Mix, Persona, Workbook
 from minimind_core.conversations import identity
-from minimind_core.conversations.doctor import context
+from minimind_core.conversations.doctor import context, leaked
 from minimind_core.conversations.questions import Book, carried, fill, load_wordings, trimmed, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
-from minimind_core.conversations.similarity import near_duplicates
 from minimind_core.conversations.unknown import refusal_rows
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
@@ -26,7 +25,6 @@ FILES = (
 REHEARSAL = "everyday.jsonl"  # beside a base's weights: its own answers to everyday prompts
 FOLLOWED = 2  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
 CARRIED = 4  # of a fact's taught wordings so many stand inside a carrier
-NEAR = 0.85  # Jaccard similarity of character 3-grams at which a test question counts as known
 
 
 def music_rows(facts: Sequence[Fact], book: Book, seed: int) -> Splits:
@@ -158,13 +156,12 @@ def build_splits(workbook: Workbook) -> Splits:
 
 def check_no_leak(splits: Splits) -> None:
     """No question of a test or validation file may stand in the training file, exactly or nearly."""
-    taught = sorted({context(row) for row in splits["train"]})
     for name, rows in splits.items():
         if name.endswith(("_test", "_valid")):
-            leaked = near_duplicates([context(row) for row in rows], taught, NEAR)
-            if leaked:
-                asked, known, score = leaked[0]
-                pair = f"测试问题“{context(rows[asked])}”与训练问题“{taught[known]}”几乎相同（相似度 {score:.2f}，共 {len(leaked)} 条）"
+            found = leaked(rows, splits["train"])
+            if found:
+                index, twin, score = found[0]
+                pair = f"测试问题“{context(rows[index])}”与训练问题“{context(twin)}”几乎相同（相似度 {score:.2f}，共 {len(found)} 条）"
                 raise WorkbookError(f"{name}: {pair}。请换一种问法。")
 
 

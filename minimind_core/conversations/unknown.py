@@ -16,6 +16,7 @@ NAMES, TITLES = 0.8, 2.0  # unknown ones drawn for each fact: the more is known,
 LONGEST = 12  # characters of an unknown name
 LEAST = 40  # unknown names and titles that even a small table gets
 TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught
+FACTS_FOR_ONE = 60  # with fewer facts than twice this, each unknown attribute is asked of one subject only, and so on
 SUBJECTS = 6  # known subjects for which each unknown attribute is asked
 
 
@@ -83,7 +84,8 @@ class Unknown:
             return [item]
         if reason in ("attribute", "work_attribute"):
             known = self.people if reason == "attribute" else self.works
-            return [fill(form(OTHER), subject, item) for subject in self.rng.sample(known, min(SUBJECTS, len(known)))]
+            number = min(SUBJECTS, max(1, self.facts // FACTS_FOR_ONE), len(known))
+            return [fill(form(OTHER), subject, item) for subject in self.rng.sample(known, number)]
         attributes = self.asked[reason == "title"]
         return [fill(form(a), item, a) for a in self.rng.sample(attributes, min(TEST_QUESTIONS if test else 1, len(attributes)))]
 
