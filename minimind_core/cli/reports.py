@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from minimind_core.config import Workbook
-from minimind_core.reporting.demo import record_demo
 from minimind_core.reporting.document import build_report
 from minimind_core.reporting.submission import build_submission, checklist
+from minimind_core.ui.demo import record_demo
 
 
 def report(workbook: Workbook, arguments: argparse.Namespace) -> int:

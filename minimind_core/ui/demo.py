@@ -1,0 +1,133 @@
+"""运行示例.mp4: the real class-show page, driven in Chromium, with captions; what is seen is what the model answers."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from minimind_core.config import Workbook
+from minimind_core.errors import WorkbookError
+from minimind_core.files import replacing
+from minimind_core.reporting.browser import launch
+from minimind_core.reporting.submission import VIDEO
+from minimind_core.training.runs import adapter_file
+from minimind_core.ui.page import page_command, page_notebook
+
+SIZE, RATE = (1280, 720), 5  # pixels, frames a second
+PATIENCE = 120.0  # seconds for the page to come up and for one answer
+UNKNOWN = "《没有写完的第八封信》是谁唱的？"  # nobody's song: the model has to say that it does not know
+CAPTION = """text => {
+  const box = document.getElementById('caption') || document.body.appendChild(Object.assign(document.createElement('div'), {id: 'caption'}));
+  box.textContent = text;
+  box.style.cssText = 'position:fixed;left:0;right:0;bottom:0;padding:14px;background:#202124;color:#fff;z-index:9999;'
+    + 'font-size:26px;text-align:center';
+}"""
+
+
+@contextlib.contextmanager
+def serving(workbook: Workbook, run: str) -> Iterator[str]:
+    """The class-show page on a free port; yields its address once it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command, environment = page_command(page_notebook(workbook, [run, "base"]), port, browser=False)
+    server = subprocess.Popen(command, env=environment, cwd=workbook.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and server.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(15)
+
+
+class Film:
+    """Frames of a page, taken while something happens."""
+
+    def __init__(self, page: Any, writer: Any) -> None:
+        self.page, self.writer = page, writer
+
+    def caption(self, text: str) -> None:
+        """A line at the bottom of the page."""
+        self.page.evaluate(CAPTION, text)
+
+    def shoot(self, until: Callable[[], bool] = lambda: False, seconds: float = 2.0) -> bool:
+        """Take frames for so long, or until something is true; says whether it came true."""
+        start, taken = time.monotonic(), 0
+        while True:
+            done, now = until(), time.monotonic() - start
+            if taken <= now * RATE:  # the film keeps the clock's pace, also where a picture takes longer than its frame
+                picture = Image.open(io.BytesIO(self.page.screenshot(type="jpeg", quality=85))).convert("RGB").resize(SIZE).tobytes()
+                while taken <= now * RATE:
+                    self.writer.send(picture)
+                    taken += 1
+            if done or now >= seconds:
+                return done
+            time.sleep(0.02)
+
+    def ask(self, question: str) -> None:
+        """Type a question letter by letter, send it, and film the answer."""
+        box = self.page.get_by_placeholder("请输入问题…")
+        box.click()
+        for letter in question:
+            self.page.keyboard.insert_text(letter)
+            self.shoot(seconds=1 / RATE)
+        self.page.keyboard.press("Tab")
+        self.page.get_by_role("button", name="发送").click()
+        answered = lambda: box.input_value() == "" and question in self.page.locator("#rendered_cells").inner_text()
+        if not self.shoot(answered, PATIENCE):
+            raise WorkbookError(f"录制时“{question}”没有得到回答。请先在课堂展示页面里试一试：minimind show。")
+        self.page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+        self.shoot(seconds=2.0)
+
+
+def play(film: Film, workbook: Workbook, questions: Sequence[str]) -> None:
+    """The whole show: who it is, the class's questions, one that it cannot know, and how it was trained."""
+    film.caption(f"{workbook.persona.team}的{workbook.persona.name}：{workbook.persona.topic}问答")
+    film.shoot(seconds=2.5)
+    for number, question in enumerate(questions, 1):
+        film.caption(f"第 {number} 题：{question}")
+        film.ask(question)
+    film.caption("没有学过的，要说不知道")
+    film.ask(UNKNOWN)
+    curve = workbook.figures / "loss.png"
+    if curve.is_file():
+        picture = base64.b64encode(curve.read_bytes()).decode()
+        film.page.set_content(f'<body style="margin:0;text-align:center"><img style="height:620px" src="data:image/png;base64,{picture}"></body>')
+        film.caption("训练过程：损失下降，小测成绩上升")
+        film.shoot(seconds=4.0)
+
+
+def record_demo(workbook: Workbook, run: str = "main") -> Path:
+    """Write report/运行示例.mp4 (H.264, 1280 × 720)."""
+    try:
+        import imageio_ffmpeg
+    except ModuleNotFoundError as error:
+        raise WorkbookError("录制运行示例需要 imageio-ffmpeg 这个包。请先运行 pip install imageio-ffmpeg。") from error
+    adapter_file(workbook, run)
+    target = workbook.root / "report" / VIDEO
+    with replacing(target) as temporary, launch() as browser, serving(workbook, run) as address:
+        page = browser.new_page(viewport=dict(zip(("width", "height"), SIZE, strict=True)), locale="zh-CN")
+        page.goto(address)
+        page.get_by_role("button", name="发送").wait_for(timeout=PATIENCE * 1000)
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary), SIZE, fps=RATE, codec="libx264", quality=6, macro_block_size=16, output_params=["-f", "mp4"]
+        )
+        writer.send(None)
+        try:
+            play(Film(page, writer), workbook, workbook.show_questions)
+        finally:
+            writer.close()
+    return target
