@@ -31,6 +31,7 @@ def make_scratch(folder: Path) -> Path:
     folder = folder.resolve()
     (folder / "report").mkdir(parents=True, exist_ok=True)
     (folder / "dataset").mkdir(exist_ok=True)
+    shutil.copytree(PROJECT / "report" / "sections", folder / "report" / "sections", dirs_exist_ok=True)
     for name in ("report/report.typ", "report/original_runs.json", "dataset/kdconv_sample.json"):
         shutil.copy(PROJECT / name, folder / name)
     text = (PROJECT / "workbook.toml").read_text(encoding="utf-8")

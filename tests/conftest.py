@@ -93,6 +93,7 @@ def project(tmp_path: Path, tokenizer) -> Path:
     (tmp_path / "dataset" / "facts.csv").write_text(FACTS, encoding="utf-8")
     (tmp_path / "report").mkdir()
     shutil.copy(PROJECT / "report" / "report.typ", tmp_path / "report")
+    shutil.copytree(PROJECT / "report" / "sections", tmp_path / "report" / "sections")
     text = (PROJECT / "workbook.toml").read_text(encoding="utf-8").replace('profile = "default"', 'profile = "smoke"')
     (tmp_path / "workbook.toml").write_text(text, encoding="utf-8")
     return tmp_path

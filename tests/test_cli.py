@@ -213,6 +213,9 @@ def test_what_may_not_be_handed_in_is_refused_with_the_reasons(trained, capsys):
     assert run(trained, "submit") == 2 and "占位" in capsys.readouterr().err
     path = trained / "workbook.toml"
     path.write_text(path.read_text(encoding="utf-8").replace("成员一", "张三").replace("成员二", "李四"), encoding="utf-8")
+    assert run(trained, "report") == 0 and run(trained, "submit") == 2 and "示例文字" in capsys.readouterr().err
+    for section in (trained / "report" / "sections").glob("*.md"):
+        section.write_text(section.read_text(encoding="utf-8").split("-->", 1)[1], encoding="utf-8")
     assert run(trained, "report") == 0 and run(trained, "submit") == 0
     assert run(trained, "evaluate") == 0
     with (trained / "dataset" / "identity.jsonl").open("a", encoding="utf-8") as lines:

@@ -22,6 +22,7 @@ from minimind_core.evaluation.suites import SUITES
 from minimind_core.files import replacing, write_json
 from minimind_core.modeling.lora import LoraLinear
 from minimind_core.reporting import figures
+from minimind_core.reporting.sections import SECTIONS, read_section, section_file
 from minimind_core.training.runs import read_metrics, run_folder
 
 REPORT_NAME = "大作业报告.pdf"
@@ -81,6 +82,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
         "music": examples(result, music, True, 6), "mistakes": examples(result, music, False, 5),
         "refusals": examples(result, ("refusal",), True, 3) + examples(result, ("refusal",), False, 3),
+        "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
         "decoding": dataclasses.asdict(Decoding()), "code": inspect.getsource(LoraLinear),
     }  # fmt: skip
 

@@ -12,12 +12,13 @@ from minimind_core.conversations.doctor import examine
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.reporting.document import REPORT_NAME
+from minimind_core.reporting.sections import unwritten
 from minimind_core.training.runs import run_folder
 
 VIDEO = "运行示例.mp4"
 CODE = (
     "minimind_core", "notebooks", "scripts", "benchmarks", "weights/base", "tests", "report/report.typ", "report/original_runs.json",
-    "report/results", "dataset", "figures",
+    "report/sections", "report/results", "dataset", "figures",
 )  # fmt: skip
 CODE_FILES = ("go.py", "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md", "CHANGELOG.md", "LICENSE")
 SKIPPED = ("__pycache__", ".ipynb_checkpoints", "raw")  # dataset/raw holds other people's text
@@ -76,6 +77,9 @@ def obstacles(workbook: Workbook) -> list[str]:
     found = []
     if any(name.startswith("成员") for name in workbook.members):
         found.append("workbook.toml 的 members 还是占位的名字：请换成真实姓名，再生成报告。")
+    examples = unwritten(workbook)
+    if examples:
+        found.append(f"报告里还有示例文字：请改写 report/sections/ 里的 {'、'.join(examples)}，并删去第一行，再生成报告。")
     errors = [f for path in sorted(workbook.dataset.glob("*.jsonl")) for f in examine(path, own=workbook.persona.name) if f.error]
     if errors:
         found.append(f"数据有 {len(errors)} 个错误，例如 {errors[0]} 请运行 minimind doctor dataset/*.jsonl。")
