@@ -49,7 +49,7 @@ def test_training_draws_saves_and_reports(workbook, capsys):
     assert "训练损失" in out and "身份" in out and "曲线已保存到 figures/loss.png" in out
     assert (workbook.figures / "loss.png").stat().st_size > 5000 and (workbook.figures / "loss.svg").exists()
     assert bytes(panel.picture.value).startswith(b"\x89PNG") and panel.stop_button.disabled and panel.go_button.disabled
-    scores = read_quiz(panel.run)
+    scores = read_quiz(panel.run.folder)
     assert int(scores[-1]["step"]) == len(panel.run.source) and all(0 <= float(row["identity"]) <= 1 for row in scores)
 
 

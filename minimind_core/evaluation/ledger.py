@@ -42,6 +42,15 @@ def experiment_table(workbook: Workbook) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("实验")
 
 
+def probe_table(workbook: Workbook, step: int) -> pd.DataFrame:
+    """Validation losses of the recipe's probes (report/results/search.csv) after so many steps; empty without the file."""
+    path = workbook.results / "search.csv"
+    if not path.is_file():
+        return pd.DataFrame()
+    probes = pd.read_csv(path)
+    return probes[probes["step"] == step].drop(columns=["planned_steps", "train_loss"])
+
+
 def describe(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that tell runs apart."""
     row: dict[str, Any] = {label: settings[key] for key, label in SETTINGS.items() if key in settings}

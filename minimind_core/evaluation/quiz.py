@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 from typing import Any
 
 from minimind_core.evaluation.suites import load_suites, run_suites
@@ -22,7 +23,7 @@ class Quiz:
         self.run, self.every = run, max(1, len(run.source) // TIMES)
         suites = load_suites(run.workbook, max(ASKED.values()))
         self.suites = {name: suites[name][:count] for name, count in ASKED.items() if suites[name]}
-        self.scores: list[dict[str, Any]] = read_quiz(run) if run.checkpoint.exists() else []
+        self.scores: list[dict[str, Any]] = read_quiz(run.folder) if run.checkpoint.exists() else []
 
     def after(self, record: StepRecord) -> None:
         """Ask if it is time."""
@@ -45,9 +46,9 @@ class Quiz:
         return "".join(f"  {label} {float(last[name]):.0%}" for name, label in named.items() if last.get(name) not in ("", None))
 
 
-def read_quiz(run: Run) -> list[dict[str, Any]]:
-    """Rows of quiz.csv; none if it was never asked."""
-    path = run.folder / "quiz.csv"
+def read_quiz(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a run folder's quiz.csv; none if it was never asked."""
+    path = folder / "quiz.csv"
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as lines:

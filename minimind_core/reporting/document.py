@@ -17,6 +17,7 @@ from minimind_core.conversations.mixing import FILES, dataset_file, exposures
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.generation import Decoding
+from minimind_core.evaluation.quiz import read_quiz
 from minimind_core.evaluation.scoring import load_results
 from minimind_core.evaluation.suites import SUITES
 from minimind_core.files import replacing, write_json
@@ -89,8 +90,9 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
 
 def build_figures(workbook: Workbook, run: str) -> list[Path]:
     """All pictures of the report."""
+    folder = run_folder(workbook, run)
     return [
-        figures.save_figure(figures.loss_figure(read_metrics(run_folder(workbook, run) / "metrics.csv")), workbook, "loss"),
+        figures.save_figure(figures.loss_figure(read_metrics(folder / "metrics.csv"), read_quiz(folder)), workbook, "loss"),
         figures.save_figure(figures.scores_figure(load_results(workbook)), workbook, "scores"),
         figures.save_figure(figures.dataset_figure(read_conversations(dataset_file(workbook, "train"))), workbook, "dataset"),
     ]

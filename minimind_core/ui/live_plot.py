@@ -110,7 +110,7 @@ class TrainingPanel:
             raise self.problem
         rows = read_metrics(self.run.folder / "metrics.csv")
         if rows:
-            figure = loss_figure(rows, read_quiz(self.run))
+            figure = loss_figure(rows, read_quiz(self.run.folder))
             display(figure)
             path = save_figure(figure, self.run.workbook, "loss")
             print(f"曲线已保存到 {path.relative_to(self.run.workbook.root).as_posix()}")
