@@ -247,3 +247,8 @@ def test_the_second_topic_is_built_by_changing_workbook_and_facts_alone(tmp_path
     assert len(mixing.read_facts(workbook.facts)) >= 60 and counts["music_qa_train"] > 800
     text = (workbook.dataset / "train.jsonl").read_text(encoding="utf-8")
     assert "小史" in text and "小音" not in text and "中国历史" in text
+
+
+def test_the_shipped_data_have_no_errors():
+    files = [PROJECT / "dataset" / f"{name}.jsonl" for name in ("train", "identity", "refusal", "general", "music_qa_train")]
+    assert [str(finding) for path in files for finding in doctor.examine(path, own="小音") if finding.error] == []

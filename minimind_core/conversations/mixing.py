@@ -114,7 +114,8 @@ def general_rows(persona: Persona, base: Path) -> list[Conversation]:
     """Everyday manners, and what the base itself says to everyday prompts: rehearsed, so that less of it is forgotten."""
     rows = [dialogue(question, answer, kind="general") for question, answer in identity.small_talk(persona)]
     own = base / REHEARSAL
-    return rows + (read_conversations(own) if own.is_file() else [])
+    taught = {row.question for row in rows} | {q for intent in identity.INTENTS for q in identity.identity_questions(intent, False)}
+    return rows + [row for row in (read_conversations(own) if own.is_file() else []) if row.question not in taught]
 
 
 def raise_rare(rows: Sequence[Conversation], few: int = 10, times: int = 2) -> list[Conversation]:
