@@ -8,10 +8,10 @@ import streamlit as st
 
 from minimind_core.config import load_workbook
 from minimind_core.evaluation.generation import Decoding, stream
-from minimind_core.training.runs import load_run
+from minimind_core.training.runs import load_run, trained_runs
 
 workbook = load_workbook(Path(__file__).resolve().parents[1])
-names = [*sorted(path.parent.name for path in workbook.runs.glob("*/adapter.safetensors")), "base"]
+names = [*trained_runs(workbook), "base"]
 model_of = st.cache_resource(lambda name: load_run(workbook, name))
 
 st.set_page_config(page_title=workbook.persona.name, page_icon="🎵")

@@ -27,7 +27,6 @@ from minimind_core.training.trainer import StepRecord
 
 Settings = Mapping[str, Any]
 Record = TypeVar("Record")
-SIZES = ("default", "full")  # full: nothing scaled down
 LOG_BATCH = 32  # conversations a step in the log
 SHOWN = 3  # answers of each suite that a result keeps
 

@@ -239,12 +239,17 @@ def load_run(workbook: Workbook, name: str, device: str = "auto") -> tuple[MiniM
     return lower_frozen(model.to(choose_device(device))), tokenizer
 
 
+def trained_runs(workbook: Workbook) -> list[str]:
+    """Names of all runs that have an adapter."""
+    return sorted(path.parent.name for path in workbook.runs.glob("*/adapter.safetensors"))
+
+
 def adapter_file(workbook: Workbook, name: str) -> Path:
     """The adapter of a run that was trained on the workbook's base."""
     folder = run_folder(workbook, name)
     if not (folder / "adapter.safetensors").is_file():
-        known = sorted(p.parent.name for p in workbook.runs.glob("*/adapter.safetensors"))
-        raise WorkbookError(f"没有名为“{name}”的训练结果。现有：{'、'.join(['base', *known])}。请先运行 minimind train --run {name}。")
+        known = "、".join(["base", *trained_runs(workbook)])
+        raise WorkbookError(f"没有名为“{name}”的训练结果。现有：{known}。请先运行 minimind train --run {name}。")
     settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     if settings["base_sha256"] != base_sha256(workbook.base):
         raise WorkbookError(f"{folder}: 这个适配器是在另一个基座上训练的。请把 workbook.toml 的 base 改回 {settings['base']}，或重新训练。")
