@@ -9,13 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 import ipywidgets as widgets
-from IPython.display import display
+from IPython.display import Image, display
 from matplotlib import pyplot as plt
 
 from minimind_core.evaluation.quiz import Quiz, read_quiz
 from minimind_core.reporting.figures import loss_figure, save_figure
 from minimind_core.training.runs import Run, read_metrics
 from minimind_core.training.trainer import StepRecord
+from minimind_core.ui.widgets import Panel
 
 REDRAW_SECONDS = 4.0  # drawing takes a quarter of a second of the processor that is training
 LINES = 12  # of text progress
@@ -110,16 +111,10 @@ class TrainingPanel:
             raise self.problem
         rows = read_metrics(self.run.folder / "metrics.csv")
         if rows:
-            figure = loss_figure(rows, read_quiz(self.run.folder))
-            display(figure)
-            path = save_figure(figure, self.run.workbook, "loss")
+            path = save_figure(loss_figure(rows, read_quiz(self.run.folder)), self.run.workbook, "loss")
+            display(Image(filename=path, width=700))  # a Figure shows as a picture only once the inline backend is set up
             print(f"曲线已保存到 {path.relative_to(self.run.workbook.root).as_posix()}")
 
     def _repr_mimebundle_(self, **options: Any) -> dict:
-        bundle = self.view._repr_mimebundle_(**options)
-        bundle = bundle[0] if isinstance(bundle, tuple) else bundle
-        return {
-            **bundle,
-            "text/html": "<p>训练面板：运行这一格才会出现停止、继续按钮和实时曲线；保存下来的曲线在下一格。</p>",
-            "text/plain": "训练面板",
-        }
+        static = "<p>训练面板：运行这一格才会出现停止、继续按钮和实时曲线；保存下来的曲线在下一格。</p>"
+        return Panel(self.view, lambda: static)._repr_mimebundle_(**options)
