@@ -144,13 +144,22 @@ def near_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> list[
 def leaked(asked: Sequence[Conversation], train: Iterable[Conversation], least: float = LEAK) -> list[tuple[int, Conversation, float]]:
     """Of the asked rows the number of each that stands in the training data, exactly or nearly, with its twin and their similarity.
 
-    Dialogues are compared whole and by their last question: after the same long history any two short questions look alike.
+    Dialogues are compared whole and by the wording of their last question, without subject and attribute: after the same
+    long history, or about the same long name, any two short questions look alike.
     """
     taught = {context(row): row for row in train}
     texts = sorted(taught)
-    near = near_duplicates([context(row) for row in asked], texts, least)
-    twins = [(index, taught[texts[twin]], score) for index, twin, score in near]
-    return [t for t in twins if jaccard(shingles(asked[t[0]].question), shingles(t[1].question)) >= least]
+    same = lambda index, twin: jaccard(*(shingles(wording(row, asked[index])) for row in (asked[index], taught[texts[twin]]))) >= least
+    near = near_duplicates([context(row) for row in asked], texts, least, same)
+    return [(index, taught[texts[twin]], score) for index, twin, score in near]
+
+
+def wording(row: Conversation, asked: Conversation) -> str:
+    """The row's last question with marks for the names that the asked row is about."""
+    text = row.question
+    for number, name in enumerate((asked.meta.get("subject"), asked.meta.get("attribute"))):
+        text = text.replace(name, f"#{number}") if name else text
+    return text
 
 
 def leaks(test: Path, train: Iterable[Conversation]) -> list[Finding]:
@@ -167,7 +176,7 @@ def summarize(paths: Sequence[Path], findings: Sequence[Finding]) -> dict[str, d
     found = {}
     for path in paths:
         own = [f for f in findings if f.path == path]
-        kinds = Counter(re.sub(r"[：“（].*|第 \d+ 行的?|\d+ 个词元", "", f.what) for f in own)
+        kinds = Counter(re.sub(r"第 \d+ 行", "别的行", re.sub(r"[：“（].*|长 \d+ 个词元，", "", f.what)) for f in own)
         rows = sum(1 for line in path.read_bytes().splitlines() if line.strip())
         found[path.stem] = {"rows": rows, "errors": sum(f.error for f in own), "warnings": sum(not f.error for f in own), "kinds": dict(kinds)}
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -65,8 +65,10 @@ def ranges(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return rows, np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(left, sizes)
 
 
-def near_duplicates(texts: Sequence[str], others: Sequence[str], least: float) -> list[tuple[int, int, float]]:
-    """For each text the first of `others` at least `least` similar: (index in texts, index in others, similarity)."""
+def near_duplicates(
+    texts: Sequence[str], others: Sequence[str], least: float, counts: Callable[[int, int], bool] = lambda index, other: True
+) -> list[tuple[int, int, float]]:
+    """For each text the first of `others` at least `least` similar that counts: (index in texts, index in others, similarity)."""
     own, theirs = band_keys(texts), band_keys(others)
     pairs = [np.empty((0, 2), np.int64)]
     for band in range(BANDS):
@@ -74,7 +76,7 @@ def near_duplicates(texts: Sequence[str], others: Sequence[str], least: float) -
         ordered = theirs[order, band]
         rows, positions = ranges(np.searchsorted(ordered, own[:, band], "left"), np.searchsorted(ordered, own[:, band], "right"))
         pairs.append(np.unique(np.stack((rows, order[positions]), 1), axis=0))
-    return verified(np.unique(np.concatenate(pairs), axis=0), texts, others, least)
+    return verified(np.unique(np.concatenate(pairs), axis=0), texts, others, least, counts)
 
 
 def repetitions(texts: Sequence[str], least: float) -> list[tuple[int, int, float]]:
@@ -95,12 +97,14 @@ def repetitions(texts: Sequence[str], least: float) -> list[tuple[int, int, floa
     return verified(found[found[:, 1] < found[:, 0]], texts, texts, least)
 
 
-def verified(pairs: np.ndarray, texts: Sequence[str], others: Sequence[str], least: float) -> list[tuple[int, int, float]]:
-    """Of candidate pairs (sorted) the first of each text whose exact similarity reaches `least`."""
+def verified(
+    pairs: np.ndarray, texts: Sequence[str], others: Sequence[str], least: float, counts: Callable[[int, int], bool] = lambda index, other: True
+) -> list[tuple[int, int, float]]:
+    """Of candidate pairs (sorted) the first of each text whose exact similarity reaches `least` and that counts."""
     found: dict[int, tuple[int, int, float]] = {}
     for index, other in pairs.tolist():
         if index not in found:
             score = jaccard(shingles(texts[index]), shingles(others[other]))
-            if score >= least:
+            if score >= least and counts(index, other):
                 found[index] = (index, other, score)
     return list(found.values())
