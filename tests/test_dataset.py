@@ -69,6 +69,9 @@ def test_a_team_can_add_wordings_of_its_own(workbook):
     text = '["出生日期"]\n' + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in forms.items())
     (workbook.dataset / "wordings.toml").write_text(text, encoding="utf-8")
     questions = {row.question for row in mixing.build_splits(workbook)["music_qa_train"] if row.meta["attribute"] == "出生日期"}
+    assert {"周杰伦何时生", "陶喆何时生"} < questions  # and a few that fit any attribute
+    only = dataclasses.replace(workbook, mix=dataclasses.replace(workbook.mix, wordings=1))
+    questions = {row.question for row in mixing.build_splits(only)["music_qa_train"] if row.meta["attribute"] == "出生日期"}
     assert questions == {"周杰伦何时生", "陶喆何时生"}
 
 
@@ -120,10 +123,10 @@ def test_mix_counts_and_seed_decide_the_training_file(workbook):
 
 
 def test_only_rare_attributes_and_reverse_questions_are_repeated():
-    named = [(a, s, "forward") for a, n in (("常", 10), ("少", 9)) for s in map(str, range(n))] + [("常", "0", "reverse")]
+    named = [(a, s, "forward") for a, n in (("常", 10), ("少", 9)) for s in map(str, range(n))] + [("常", "谁", "reverse"), ("常", "0", "reverse")]
     rows = [dialogue(f"{a}{s}", "答", attribute=a, subject=s, way=way) for a, s, way in named]
     counts = Counter((row.meta["attribute"], row.meta["way"]) for row in mixing.raise_rare(rows))
-    assert counts == {("常", "forward"): 10, ("少", "forward"): 18, ("常", "reverse"): 2}
+    assert counts == {("常", "forward"): 10, ("少", "forward"): 18, ("常", "reverse"): 3 + 5}
 
 
 def test_files_are_byte_identical_for_the_same_seed(workbook):
@@ -230,6 +233,17 @@ def test_short_questions_after_the_same_long_history_are_no_leak():
     history = dialogue("关于东吴，都城是什么", "东吴的都城是建业。")
     asked, other, same = (mixing.after(history, dialogue(q, "孙权。")) for q in ("建立者呢？", "建立者是啥", "建立者呢"))
     assert not doctor.leaked([asked], [other]) and doctor.leaked([asked], [same])
+    assert doctor.leaked([asked], [other, same])[0][1] == same  # the one that does not count hides nothing
+
+
+def test_questions_about_the_same_long_name_are_no_leak():
+    def row(form: str):
+        name = "american idiot（绿日二〇〇四年发行的专辑）"
+        return dialogue(form.format(name), "不知道。", subject=name, attribute="销量")
+
+    assert not doctor.leaked([row("能讲讲{}的销量吗")], [row("{}的销量是？")]) and doctor.leaked(
+        [row("能讲讲{}的销量吗")], [row("能讲讲{}的销量吗？")]
+    )
 
 
 def test_a_small_table_is_not_drowned_in_refusals():

@@ -11,7 +11,7 @@ from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Mix, Persona, Workbook
 from minimind_core.conversations import identity
 from minimind_core.conversations.doctor import context, leaked
-from minimind_core.conversations.questions import Book, carried, fill, load_wordings, trimmed, wordings_for
+from minimind_core.conversations.questions import Book, carried, fill, load_carriers, load_wordings, trimmed, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.conversations.unknown import refusal_rows
 from minimind_core.errors import WorkbookError
@@ -23,17 +23,24 @@ FILES = (
     "music_qa_train", "music_qa_valid", "music_qa_test", "identity", "identity_test", "refusal", "refusal_test", "general", "train",
 )  # fmt: skip
 REHEARSAL = "everyday.jsonl"  # beside a base's weights: its own answers to everyday prompts
-FOLLOWED = 2  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
-CARRIED = 4  # of a fact's taught wordings so many stand inside a carrier
+FOLLOWED = 3  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
+CARRIED = 5  # of a fact's taught wordings so many stand inside a carrier
+FRAMED = 3  # so many wordings are drawn from those that fit any attribute
+OPENINGS = 3  # each identity question that follows on another is asked after so many different ones
 
 
-def music_rows(facts: Sequence[Fact], book: Book, seed: int) -> Splits:
-    """Every fact in every wording of its attribute, from value to subject where that is unique, and in dialogue."""
+def music_rows(facts: Sequence[Fact], book: Book, seed: int, wordings: int = 0) -> Splits:
+    """Every fact in every wording of its attribute, from value to subject where that is unique, and in dialogue.
+
+    An attribute with fewer than `wordings` of its own gets up to FRAMED that fit any, others for each fact.
+    """
     splits: Splits = {"music_qa_train": [], "music_qa_valid": [], "music_qa_test": []}
+    rng = random.Random(seed)
     for index, fact in enumerate(facts):
         words = wordings_for(book, fact.attribute)
         plain = max(1, len(words.train) - CARRIED)  # the first wordings stay bare, the others stand amid other words
         taught = [form if n < plain else carried(form, index * CARRIED + n) for n, form in enumerate(words.train)]
+        taught += rng.sample(load_carriers("frames"), max(0, min(FRAMED, wordings - len(taught))))
         named = (
             ("train", "forward", taught), ("valid", "held_out", words.valid),
             ("test", "held_out", words.held_out), ("test", "family", words.family),
@@ -79,7 +86,7 @@ def follow_rows(facts: Sequence[Fact], book: Book, seed: int) -> Iterator[tuple[
         for fact in items:
             others = [other for other in items if other is not fact]
             words = wordings_for(book, fact.attribute)
-            forms = taught_and_asked(words.follow if others else ())
+            forms = taught_and_asked(load_carriers("follow") + words.follow if others and words.follow else ())
             for split, form in rng.sample(forms[:-1], min(FOLLOWED, len(forms[:-1]))) + forms[-1:]:
                 other = rng.choice(others)
                 opening = wordings_for(book, other.attribute)
@@ -106,7 +113,8 @@ def identity_rows(persona: Persona, taught: Sequence[Conversation], seed: int) -
             for number, question in enumerate(questions):
                 answer = identity.identity_answer(intent, persona, number)
                 row = dialogue(question, answer, kind="identity", intent=intent, expected=expected)
-                splits[split].append(after(rng.choice(taught), row) if intent == "follow" else row)
+                openings = rng.sample(taught, min(len(taught), OPENINGS if split == "identity" else 1)) if intent == "follow" else ()
+                splits[split] += [after(opening, row) for opening in openings] or [row]
     return splits
 
 
@@ -118,10 +126,16 @@ def general_rows(persona: Persona, base: Path) -> list[Conversation]:
     return rows + [row for row in (read_conversations(own) if own.is_file() else []) if row.question not in taught]
 
 
-def raise_rare(rows: Sequence[Conversation], few: int = 10, times: int = 2) -> list[Conversation]:
+def raise_rare(rows: Sequence[Conversation], few: int = 10) -> list[Conversation]:
     """Repeat what is seen too seldom otherwise: attributes that fewer than `few` subjects have, and questions from value to subject."""
     holders = Counter(attribute for attribute, _ in {(r.meta["attribute"], r.meta["subject"]) for r in rows})
-    return [row for row in rows for _ in range(times if holders[row.meta["attribute"]] < few or row.meta["way"] == "reverse" else 1)]
+
+    def times(row: Conversation) -> int:
+        if row.meta["way"] == "reverse":  # numbers are made of the same few tokens, so that they are the hardest to tell apart
+            return 5 if any(map(str.isdigit, row.question)) else 3
+        return 2 if holders[row.meta["attribute"]] < few else 1
+
+    return [row for row in rows for _ in range(times(row))]
 
 
 def mix(parts: Sequence[tuple[Sequence[Conversation], int]], seed: int) -> list[Conversation]:
@@ -146,7 +160,7 @@ def build_splits(workbook: Workbook) -> Splits:
     """All data files' rows, in file order; `train` is the mixed and shuffled training file."""
     facts = read_facts(workbook.facts)
     book = trimmed(load_wordings(workbook.wordings), workbook.mix.wordings, workbook.mix.answers)
-    splits = music_rows(facts, book, workbook.seed)
+    splits = music_rows(facts, book, workbook.seed, workbook.mix.wordings)
     splits |= identity_rows(workbook.persona, splits["music_qa_train"], workbook.seed)
     splits |= refusal_rows(facts, book, workbook.persona, workbook.seed)
     splits["general"] = general_rows(workbook.persona, workbook.base)

@@ -78,14 +78,14 @@ def wordings_for(book: Book, attribute: str) -> Wordings:
 
 
 @cache
-def load_carriers() -> tuple[str, ...]:
-    """Words around a question; {q} is the question."""
-    return tuple(tomllib.loads((files(__package__) / "carriers.toml").read_text(encoding="utf-8"))["carriers"])
+def load_carriers(kind: str) -> tuple[str, ...]:
+    """A list of carriers.toml: carriers, frames or follow."""
+    return tuple(tomllib.loads((files(__package__) / "carriers.toml").read_text(encoding="utf-8"))[kind])
 
 
 def carried(form: str, number: int) -> str:
     """The form inside the n-th carrier."""
-    carriers = load_carriers()
+    carriers = load_carriers("carriers")
     return carriers[number % len(carriers)].replace("{q}", form)
 
 

@@ -104,16 +104,20 @@ def iterate_conversations(path: Path) -> Iterator[tuple[int, Conversation | str]
                     yield number, str(error)
 
 
-def read_conversations(path: Path) -> list[Conversation]:
-    """All conversations of a file; the first bad line is reported with file and line."""
-    conversations = []
+def stream_conversations(path: Path) -> Iterator[Conversation]:
+    """The conversations of a file one after the other; the first bad line is reported with file and line, and so is an empty file."""
+    item = None
     for number, item in iterate_conversations(path):
         if isinstance(item, str):
             raise WorkbookError(f"{path}:{number}: {item}。请改正这一行，或用 minimind doctor 查看全部问题。")
-        conversations.append(item)
-    if not conversations:
+        yield item
+    if item is None:
         raise WorkbookError(f"{path}: 没有任何对话。请先运行 minimind build-dataset。")
-    return conversations
+
+
+def read_conversations(path: Path) -> list[Conversation]:
+    """All conversations of a file, or the error of `stream_conversations`."""
+    return list(stream_conversations(path))
 
 
 def dialogue(question: str, answer: str, **meta: str) -> Conversation:

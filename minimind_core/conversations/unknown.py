@@ -9,15 +9,15 @@ from itertools import count
 from minimind_core.collection.facts import Fact
 from minimind_core.config import Persona
 from minimind_core.conversations import identity
-from minimind_core.conversations.questions import OTHER, Book, carried, fill, wordings_for
+from minimind_core.conversations.questions import OTHER, Book, carried, fill, load_carriers, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue
 
-NAMES, TITLES = 0.8, 2.0  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
+NAMES, TITLES = 1.2, 2.0  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
 LONGEST = 12  # characters of an unknown name
 LEAST = 40  # unknown names and titles that even a small table gets
 TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught
 FACTS_FOR_ONE = 60  # with fewer facts than twice this, each unknown attribute is asked of one subject only, and so on
-SUBJECTS = 6  # known subjects for which each unknown attribute is asked
+SUBJECTS = 8, 16  # known people, and works, for which each unknown attribute is asked
 
 
 class Unknown:
@@ -44,12 +44,12 @@ class Unknown:
         return f"《{name}》" if known[0].startswith("《") else name
 
     def invented(self, make: Callable[[random.Random], str], known: Sequence[str], share: float, avoid: Sequence[str]) -> list[str]:
-        """So many different unknown names for each fact, every other one recombined from known ones; none is known or kept for the test."""
+        """So many different unknown names for each fact, two of three recombined from known ones; none is known or kept for the test."""
         found: dict[str, None] = {}
         for number in count():
             if len(found) >= max(LEAST, int(share * self.facts)):
                 break
-            name = self.recombined(known) if number % 2 and len(known) > LEAST // 2 else make(self.rng)
+            name = self.recombined(known) if number % 3 and len(known) > LEAST // 2 else make(self.rng)
             if name not in self.subjects and name not in avoid and len(name) <= LONGEST:
                 found[name] = None
         return list(found)
@@ -78,13 +78,16 @@ class Unknown:
             if test:
                 return self.rng.choice(words.held_out)
             chosen = self.rng.choice(words.train)
-            return chosen if self.rng.random() < 0.7 else carried(chosen, self.rng.randrange(1000))
+            kind = self.rng.random()
+            if kind < 0.2:
+                return self.rng.choice(load_carriers("frames"))
+            return carried(chosen, self.rng.randrange(1000)) if kind < 0.5 else chosen
 
         if reason == "off_topic":
             return [item]
         if reason in ("attribute", "work_attribute"):
-            known = self.people if reason == "attribute" else self.works
-            number = min(SUBJECTS, max(1, self.facts // FACTS_FOR_ONE), len(known))
+            known, most = (self.people, SUBJECTS[0]) if reason == "attribute" else (self.works, SUBJECTS[1])
+            number = min(most, max(1, self.facts // FACTS_FOR_ONE), len(known))
             return [fill(form(OTHER), subject, item) for subject in self.rng.sample(known, number)]
         attributes = self.asked[reason == "title"]
         return [fill(form(a), item, a) for a in self.rng.sample(attributes, min(TEST_QUESTIONS if test else 1, len(attributes)))]
