@@ -1,3 +1,4 @@
+import pytest
 import torch
 from conftest import random_model
 
@@ -24,7 +25,7 @@ def naive(model, prompt: list[int], limit: int) -> tuple[list[int], bool]:
 def test_batch_with_cache_and_padding_writes_what_naive_decoding_writes():
     for seed in range(5):
         model = random_model(seed=seed)
-        assert generate_ids(model, PROMPTS, PLAIN) == [naive(model, prompt, 12) for prompt in PROMPTS]
+        assert [(ids, ended) for ids, ended, _ in generate_ids(model, PROMPTS, PLAIN)] == [naive(model, prompt, 12) for prompt in PROMPTS]
 
 
 def ending_model():
@@ -36,12 +37,38 @@ def ending_model():
 
 
 def test_a_row_that_ends_leaves_the_batch_and_is_marked():
-    ids, ended = generate_ids(ending_model(), PROMPTS, PLAIN)[0]
+    ids, ended, _ = generate_ids(ending_model(), PROMPTS, PLAIN)[0]
     assert ended and ids == []
 
 
+def test_an_answers_chance_is_the_product_of_its_tokens_probabilities():
+    model = random_model()
+    third = naive(model, PROMPTS[1], 6)[0][2]
+    with torch.no_grad():  # the second answer ends where its third token would stand
+        model.model.embed_tokens.weight[END_ID] = 1.05 * model.model.embed_tokens.weight[third]
+    answers = generate_ids(model, PROMPTS, Decoding(max_new_tokens=6, repetition_penalty=1.0))
+    assert len({len(ids) for ids, _, _ in answers}) > 1 and any(ended for _, ended, _ in answers)  # rows leave the batch at different steps
+    for prompt, (ids, ended, chance) in zip(PROMPTS, answers, strict=True):
+        whole = prompt + ids + [END_ID] * ended
+        probabilities = model(torch.tensor([whole]))[0].detach().softmax(-1)
+        expected = torch.stack([probabilities[i - 1, whole[i]] for i in range(len(prompt), len(whole))]).prod()
+        assert chance == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_an_improbable_answer_gives_way_to_the_fallback(tokenizer):
+    model, asked = random_model(), [[{"role": "user", "content": "你好"}]]
+    (own,) = generate(model, tokenizer, asked, Decoding(max_new_tokens=3))
+    for floor, stands in ((own.chance * 0.99, True), (own.chance * 1.01, False)):
+        decoding = Decoding(max_new_tokens=3, floor=floor, fallback="不知道。")
+        (answer,) = generate(model, tokenizer, asked, decoding)
+        assert (answer.text, answer.own) == ((own.text, None) if stands else ("不知道。", own.text))
+        assert list(stream(model, tokenizer, asked[0], decoding))[-1] == ("不知道。" if not stands else own.text)
+    with pytest.raises(ValueError, match="together"):
+        Decoding(floor=0.5)
+
+
 def test_new_tokens_stay_within_the_limit():
-    for ids, ended in generate_ids(random_model(), PROMPTS, Decoding(max_new_tokens=3)):
+    for ids, ended, _ in generate_ids(random_model(), PROMPTS, Decoding(max_new_tokens=3)):
         assert len(ids) <= 3 and (ended or len(ids) == 3)
 
 

@@ -7,6 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from tqdm import tqdm
 
 from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.base_quality import write_rehearsal
+from minimind_core.evaluation.confidence import calibrate, careful
 from minimind_core.evaluation.generation import Decoding, generate, stream
 from minimind_core.evaluation.ledger import ledger
 from minimind_core.evaluation.scoring import evaluate_run
@@ -37,7 +40,17 @@ def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
         run = prepare_run(workbook, arguments.run, arguments.profile, resume=arguments.resume, data=arguments.data, device=device)
         with tracking(arguments.track if is_first() else None, run.folder, "minimind-lora", run.settings) as log:
             show_training(run, log)
+        if is_first():
+            print(floor_line(calibrate(workbook, run.name, device=device)))
     return 0
+
+
+def floor_line(found: dict[str, Any]) -> str:
+    """What calibration found, in words."""
+    right = f"验证题答对 {found['right']}/{found['asked']}"
+    if found["floor"] is None:
+        return f"{right}，太少，不设把握线。"
+    return f"{right}；把握线 {found['floor']:.2f}：整句概率更低的回答改说不知道。"
 
 
 def show_training(run: Run, log: Log, every: int = 0, save: Callable[[dict[str, Tensor]], None] | None = None) -> None:
@@ -95,6 +108,7 @@ def download(workbook: Workbook, arguments: argparse.Namespace) -> int:
 
     folder = workbook.root / "weights" / arguments.name
     downloading.download(arguments.name, arguments.source, folder)
+    write_rehearsal(folder)
     print(f'已下载到 {folder}。在 workbook.toml 里写 base = "weights/{arguments.name}" 即可使用。')
     return 0
 
@@ -131,8 +145,9 @@ def ask(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Answer the questions of a file, one JSON object a line."""
     dialogues = read_questions(arguments.questions)
     model, tokenizer = load_run(workbook, arguments.run)
+    decoding = careful(workbook, arguments.run, Decoding(max_new_tokens=arguments.max_new_tokens))
     with tqdm(total=len(dialogues), unit="题", disable=None) as bar:
-        answers = generate(model, tokenizer, dialogues, Decoding(max_new_tokens=arguments.max_new_tokens), report=bar.update)
+        answers = generate(model, tokenizer, dialogues, decoding, report=bar.update)
     rows = [
         {"question": messages[-1]["content"], "answer": a.text, "new_tokens": a.new_tokens, "ended": a.ended}
         for messages, a in zip(dialogues, answers, strict=True)
@@ -147,6 +162,7 @@ def ask(workbook: Workbook, arguments: argparse.Namespace) -> int:
 def chat(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Talk with a run in the terminal."""
     model, tokenizer = load_run(workbook, arguments.run)
+    decoding = careful(workbook, arguments.run, Decoding(temperature=arguments.temperature))
     print(f"和 {arguments.run} 对话：直接输入问题；空行或 Ctrl-D 结束。")
     while True:
         try:
@@ -157,7 +173,7 @@ def chat(workbook: Workbook, arguments: argparse.Namespace) -> int:
             return 0
         print("答：", end="")
         shown = ""
-        for text in stream(model, tokenizer, [{"role": "user", "content": question}], Decoding(temperature=arguments.temperature)):
+        for text in stream(model, tokenizer, [{"role": "user", "content": question}], decoding):
             print(text[len(shown) :], end="", flush=True)
             shown = text
         print()

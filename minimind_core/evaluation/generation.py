@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -25,19 +26,29 @@ class Decoding:
     top_p: float = 0.9  # sampled tokens come from the smallest set with this probability; unused when greedy
     repetition_penalty: float = 1.3  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
     seed: int = 42
+    floor: float | None = None  # an answer with a lower probability is replaced by `fallback`; None: all answers stand
+    fallback: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.repetition_penalty < 1:
             raise ValueError("max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and repetition_penalty >= 1 are required")
+        if (self.floor is None) != (self.fallback is None):
+            raise ValueError("floor and fallback go together")
+
+    def stands(self, chance: float) -> bool:
+        """Whether an answer of this probability is given as it is."""
+        return self.floor is None or chance >= self.floor
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One generated answer."""
+    """One generated answer; tokens, end and chance are of what the model wrote itself."""
 
     text: str
     new_tokens: int  # the end token not counted
     ended: bool  # the model ended by itself, before the limit
+    chance: float = 1.0  # probability of the whole answer, as the model gives it before any penalty
+    own: str | None = None  # what the model would have said, where the fallback stands instead
 
     def as_dict(self) -> dict:
         """JSON-ready fields."""
@@ -81,10 +92,12 @@ class Session:
         states, self.cache = model.hidden(tokens, cache, mask, positions)
         self.logits = model.logits(states[:, -1]).float()
         self.written = torch.zeros_like(self.logits, dtype=torch.bool)
+        self.log_chance = self.logits.new_zeros(len(prompts))  # (B,) of what has been written, nats
 
     def next(self) -> Tensor:
         """Choose every row's next token, (B,)."""
         token = choose(self.logits, self.written, self.decoding, self.generator)
+        self.log_chance = self.log_chance - F.cross_entropy(self.logits, token, reduction="none")
         self.written[torch.arange(len(token), device=self.device), token] = True
         return token
 
@@ -99,19 +112,23 @@ class Session:
         """Go on with these rows only; (B,) boolean."""
         self.cache = [(k[rows], v[rows]) for k, v in self.cache]
         self.visible, self.position = self.visible[rows], self.position[rows]
-        self.logits, self.written = self.logits[rows], self.written[rows]
+        self.logits, self.written, self.log_chance = self.logits[rows], self.written[rows], self.log_chance[rows]
 
 
 @torch.no_grad()
-def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> list[tuple[list[int], bool]]:
-    """New token ids of each prompt and whether the end token came; finished rows leave the batch."""
+def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> list[tuple[list[int], bool, float]]:
+    """New token ids of each prompt, whether the end token came, and their probability; finished rows leave the batch."""
     session, count, longest = Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens
     answers: list[list[int]] = [[] for _ in range(count)]
-    ended = [False] * count
+    ended, chances = [False] * count, [0.0] * count
     active = torch.arange(count)
     for step in range(longest + 1):
+        before = session.log_chance
         token = session.next()
         going = (token != END_ID).cpu()
+        written = session.log_chance if step < longest else torch.where(token == END_ID, session.log_chance, before)  # only an end may still come
+        for row, chance in zip(active.tolist(), written.exp().tolist(), strict=True):
+            chances[row] = chance
         for row in active[~going].tolist():
             ended[row] = True
         active, token = active[going], token[going.to(session.device)]
@@ -122,7 +139,7 @@ def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decodi
         for row, value in zip(active.tolist(), token.tolist(), strict=True):
             answers[row].append(value)
         session.advance(token)
-    return list(zip(answers, ended, strict=True))
+    return list(zip(answers, ended, chances, strict=True))
 
 
 def fitting_prompt(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> list[int]:
@@ -148,24 +165,33 @@ def generate(
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        for index, (ids, ended) in zip(chosen, generate_ids(model, [prompts[i] for i in chosen], decoding), strict=True):
-            answers[index] = Answer(tokenizer.decode(ids).strip(), len(ids), ended)
+        for index, (ids, ended, chance) in zip(chosen, generate_ids(model, [prompts[i] for i in chosen], decoding), strict=True):
+            text = tokenizer.decode(ids).strip()
+            answer = Answer(text, len(ids), ended, chance)
+            answers[index] = answer if decoding.stands(chance) else replace(answer, text=decoding.fallback, own=text)
         report(len(chosen))
     return [answers[i] for i in range(len(prompts))]
 
 
 @torch.no_grad()
 def stream(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> Iterator[str]:
-    """The growing answer of one dialogue, after every token."""
+    """The growing answer of one dialogue, after every token; with a floor all at once, because only its end tells whether it stands."""
     session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding)
     ids: list[int] = []
-    for _ in range(decoding.max_new_tokens):
+    text = ""
+    for step in range(decoding.max_new_tokens + 1):
+        before = session.log_chance
         token = session.next()
-        if token.item() == END_ID:
+        if token.item() == END_ID or step == decoding.max_new_tokens:
             break
         ids.append(int(token))
-        yield tokenizer.decode(ids).rstrip("\ufffd")
+        text = tokenizer.decode(ids).rstrip("\ufffd")
+        if decoding.floor is None:
+            yield text
         session.advance(token)
+    chance = session.log_chance if token.item() == END_ID else before
+    if decoding.floor is not None:
+        yield text if decoding.stands(float(chance.exp())) else decoding.fallback
 
 
 @torch.no_grad()

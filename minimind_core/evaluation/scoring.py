@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from minimind_core.config import PROFILES, Workbook
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.confidence import careful
 from minimind_core.evaluation.generation import confident_shares
 from minimind_core.evaluation.metrics import mcnemar
 from minimind_core.evaluation.retrieval import Lookup
@@ -42,8 +44,12 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> d
             graded = grade_all(workbook, suites, [lookup.answer(row) for rows in suites.values() for row in rows])
         else:
             model, tokenizer = load_run(workbook, name)
-            graded = run_suites(model, tokenizer, workbook, suites, report=bar.update)
-            extra = {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, graded)}
+            decoding = careful(workbook, name)
+            graded = run_suites(model, tokenizer, workbook, suites, report=bar.update, decoding=decoding)
+            own = grade_all(workbook, suites, [replace(g.answer, text=g.answer.text if g.answer.own is None else g.answer.own) for g in graded])
+            extra = {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, own)}
+            if decoding.floor is not None:
+                extra |= {"floor": decoding.floor, "own_scores": summarize(own)["scores"]}
     settings_file = run_folder(workbook, name) / "run.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
     result = {
@@ -82,6 +88,24 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, dict[str
         only = [sum(verdicts[i][key] and not verdicts[1 - i][key] for key in shared) for i in (0, 1)]
         found[suite] = {"n": len(shared), "only_first": only[0], "only_second": only[1], "p": mcnemar(*only)}
     return found
+
+
+def better_by_lookup(results: dict[str, dict[str, Any]], run: str) -> list[str]:
+    """Suites in which look-up answers more of the same questions than the run, beyond chance (McNemar, p < 0.05)."""
+    if "retrieval" not in results:
+        return []
+    found = compare(results["retrieval"], results[run])
+    return [suite for suite, test in found.items() if test["p"] < 0.05 and test["only_first"] > test["only_second"]]
+
+
+def score_columns(results: dict[str, dict[str, Any]], names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Scores to be set side by side, by label: of the named results that there are, or of all; a run's own answers before those with its floor."""
+    columns = {}
+    for name in [name for name in names or results if name in results]:
+        if "own_scores" in results[name]:
+            columns[f"{name}，不设把握线"] = results[name]["own_scores"]
+        columns[name] = results[name]["scores"]
+    return columns
 
 
 def load_results(workbook: Workbook) -> dict[str, dict[str, Any]]:

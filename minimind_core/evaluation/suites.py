@@ -43,7 +43,8 @@ class Graded:
     def as_dict(self) -> dict:
         """JSON-ready fields."""
         row = {"suite": self.suite, "detail": self.detail, "question": self.question, "about": self.about, "expected": self.expected}
-        return {**row, "answer": self.answer.text, **{k: v for k, v in self.answer.as_dict().items() if k != "text"}, "right": self.right}
+        answer = {k: v for k, v in self.answer.as_dict().items() if k != "text" and v is not None}
+        return {**row, "answer": self.answer.text, **answer, "chance": round(self.answer.chance, 4), "right": self.right}
 
 
 def load_suites(workbook: Workbook, limit: int | None = None) -> dict[str, list[Conversation]]:
