@@ -2,6 +2,7 @@ import csv
 import hashlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,41 @@ def test_two_processes_follow_the_trajectory_of_one(workbook):
     assert len(one) == len(two) >= 3
     tolerance = 2e-2 if torch.cpu.get_capabilities().get("avx512_bf16") else 1e-4
     assert all(a[0] == b[0] and abs(a[1] - b[1]) < tolerance for a, b in zip(one, two, strict=True))
+
+
+APART = """
+import os, sys
+from itertools import islice
+from pathlib import Path
+from minimind_core.config import load_workbook
+from minimind_core.training.parallel import process_group
+from minimind_core.training.runs import prepare_run
+
+root = Path(sys.argv[1 + int(os.environ["RANK"])])
+with process_group("cpu"):
+    records = prepare_run(load_workbook(root), "apart", "smoke", resume=sys.argv[3] == "resume").train()
+    list(islice(records, int(sys.argv[4])))
+    records.close()
+"""
+
+
+@pytest.mark.slow
+def test_processes_without_a_shared_disk_go_on_from_the_first_ones_checkpoint(workbook, tmp_path_factory):
+    write_dataset(workbook)
+    other = tmp_path_factory.mktemp("other") / "project"
+    shutil.copytree(workbook.root, other)
+    train = [*TRAIN, str(workbook.root), "train", "--profile", "smoke", "--device", "cpu", "--run", "whole"]
+    subprocess.run([sys.executable, "-m", *train], check=True, env=ENVIRONMENT)
+    script = other / "apart.py"
+    script.write_text(APART, encoding="utf-8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port", "29533"]
+    for mode, steps in (("fresh", "2"), ("resume", "1000")):
+        subprocess.run([*torchrun, script, workbook.root, other, mode, steps], check=True, env=ENVIRONMENT)
+        assert not (other / "runs").exists()
+    whole, apart = rows(workbook.runs / "whole"), rows(workbook.runs / "apart")
+    assert len(whole) == len(apart) > 2
+    tolerance = 2e-2 if torch.cpu.get_capabilities().get("avx512_bf16") else 1e-4
+    assert all(a[0] == b[0] and abs(a[1] - b[1]) < tolerance for a, b in zip(whole, apart, strict=True))
 
 
 @pytest.mark.slow

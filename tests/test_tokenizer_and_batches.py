@@ -46,8 +46,8 @@ def test_labels_are_the_answer_and_its_end_written_out_by_hand():
     prompt = f"<|im_start|>system\n{DEFAULT_SYSTEM}<|im_end|>\n<|im_start|>user\n你是谁？<|im_end|>\n<|im_start|>assistant\n"
     start = len(TOKENIZER.encode(prompt).ids)
     answer = TOKENIZER.encode("我是小音。<|im_end|>\n").ids
-    assert row.ids == TOKENIZER.encode(prompt).ids + answer[:-1]
-    assert row.labels == [IGNORE] * (start - 1) + answer
+    assert row.ids.tolist() == TOKENIZER.encode(prompt).ids + answer[:-1]
+    assert row.labels.tolist() == [IGNORE] * (start - 1) + answer
 
 
 def test_truncation_keeps_the_end_token():
@@ -75,7 +75,7 @@ def test_order_is_fixed_by_the_seed_and_differs_between_epochs():
 
 def test_groups_stay_within_the_token_budget():
     rows = rows_of(80)
-    for group in group_by_length(rows, range(80), 256):
+    for group in group_by_length([len(row.ids) for row in rows], range(80), 256):
         assert len(group) == 1 or len(group) * max(len(rows[i].ids) for i in group) <= 256
 
 

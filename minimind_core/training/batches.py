@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +23,8 @@ MAX_LENGTH = 512  # tokens of one conversation
 class Row:
     """One conversation as the network sees it: ids[i] is followed by labels[i], IGNORE where nothing is learnt."""
 
-    ids: list[int]
-    labels: list[int]
+    ids: array[int]  # four bytes a token: lists of 100,000 rows would take a third of a gigabyte
+    labels: array[int]
 
 
 def encode_row(conversation: Conversation, tokenizer: Tokenizer, max_length: int = MAX_LENGTH, learn_end: bool = True) -> Row:
@@ -36,7 +38,7 @@ def encode_row(conversation: Conversation, tokenizer: Tokenizer, max_length: int
         ids, answer = ids[: max_length - ending] + ids[-ending:], answer[: max_length - ending] + answer[-ending:]
     unlearned = () if learn_end else (END_ID,)
     labels = [token if learn and token not in unlearned else IGNORE for token, learn in zip(ids[1:], answer[1:], strict=True)]
-    return Row(ids[:-1], labels)
+    return Row(array("i", ids[:-1]), array("i", labels))
 
 
 def prompt_length(row: Row) -> int:
@@ -53,21 +55,21 @@ def make_batch(rows: Sequence[Row], prefix: int) -> Batch:
         length = len(row.ids) - prefix
         tokens[index, :length] = torch.tensor(row.ids[prefix:])
         labels[index, :length] = torch.tensor(row.labels[prefix:])
-    return Batch(tokens, labels, torch.tensor([rows[0].ids[:prefix]]) if prefix else None)
+    return Batch(tokens, labels, torch.tensor([rows[0].ids[:prefix].tolist()]) if prefix else None)
 
 
-def group_by_length(rows: Sequence[Row], order: Sequence[int], tokens: int) -> list[list[int]]:
-    """Row indices in groups of similar length whose padded size stays within `tokens`.
+def group_by_length(lengths: Sequence[int], order: Sequence[int], tokens: int) -> list[list[int]]:
+    """Indices of rows of these lengths in groups of similar length whose padded size stays within `tokens`.
 
     `order` is cut into windows of sixteen groups, each window sorted by length, so that batches stay random.
     """
-    mean = sum(len(row.ids) for row in rows) / len(rows)
+    mean = sum(lengths) / len(lengths)
     window = max(1, int(16 * tokens / mean))
     groups: list[list[int]] = []
     for start in range(0, len(order), window):
         current: list[int] = []
-        for index in sorted(order[start : start + window], key=lambda i: len(rows[i].ids)):
-            if current and (len(current) + 1) * len(rows[index].ids) > tokens:
+        for index in sorted(order[start : start + window], key=lambda i: lengths[i]):
+            if current and (len(current) + 1) * lengths[index] > tokens:
                 groups.append(current)
                 current = []
             current.append(index)
@@ -86,7 +88,7 @@ class ConversationBatches(Sequence):
         self.rows = rows
         # the system message is computed once a batch, not once a row; nothing that has a loss may be shared
         self.prefix = shared_prefix([row.ids[: prompt_length(row) + 1] for row in rows])
-        short = [Row(row.ids[self.prefix :], row.labels[self.prefix :]) for row in rows]
+        lengths = [len(row.ids) - self.prefix for row in rows]
         self.steps: list[list[int]] = []
         for epoch in range(epochs):
             rng = random.Random(f"{seed}-{epoch}")
@@ -94,7 +96,7 @@ class ConversationBatches(Sequence):
             if rows_per_step:
                 self.steps += [order[start : start + rows_per_step] for start in range(0, len(order), rows_per_step)]
                 continue
-            groups = group_by_length(short, order, tokens_per_step)
+            groups = group_by_length(lengths, order, tokens_per_step)
             rng.shuffle(groups)
             self.steps += groups
 
@@ -105,12 +107,12 @@ class ConversationBatches(Sequence):
         return [make_batch([self.rows[i] for i in self.steps[step]], self.prefix)]
 
 
-def encode_rows(conversations: Sequence[Conversation], tokenizer: Tokenizer, learn_end: bool = True) -> list[Row]:
+def encode_rows(conversations: Iterable[Conversation], tokenizer: Tokenizer, learn_end: bool = True) -> list[Row]:
     """All rows; a repeated conversation is encoded once."""
-    known: dict[tuple, Row] = {}
+    known: dict[bytes, Row] = {}  # by digest, so that no conversation is kept
     rows = []
     for conversation in conversations:
-        key = conversation.conversations
+        key = hashlib.sha256(repr(conversation.conversations).encode()).digest()
         if key not in known:
             known[key] = encode_row(conversation, tokenizer, learn_end=learn_end)
         rows.append(known[key])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from minimind_core.errors import WorkbookError
 
 if TYPE_CHECKING:
     from minimind_core.training.trainer import Batch
@@ -35,11 +39,16 @@ def is_first() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
+def meeting_place() -> str:
+    """Device of the tensors that processes exchange."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if dist.get_backend() == "nccl" else "cpu"
+
+
 def agreed(stop: bool) -> bool:
     """Whether any process wants to stop; all of them have to ask."""
     if not dist.is_initialized():
         return stop
-    flag = torch.tensor([float(stop)], device=f"cuda:{os.environ['LOCAL_RANK']}" if dist.get_backend() == "nccl" else "cpu")
+    flag = torch.tensor([float(stop)], device=meeting_place())
     dist.all_reduce(flag)
     return bool(flag.item())
 
@@ -48,6 +57,25 @@ def wait_for_all() -> None:
     """Go on when every process has come this far."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def first_ones_file(path: Path) -> BytesIO | None:
+    """The file as the first process has it, so that no disk need be shared; None where it has none."""
+    box = [path.read_bytes() if is_first() and path.exists() else None]
+    if dist.is_initialized():
+        dist.broadcast_object_list(box, 0, device=torch.device(meeting_place()))
+    return BytesIO(box[0]) if box[0] else None
+
+
+def check_same(settings: Mapping[str, object]) -> None:
+    """Refuse to train where processes (on machines with files of their own) have other data or settings than the first."""
+    if not dist.is_initialized():
+        return
+    everyones: list = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, dict(settings))
+    changed = sorted({key for other in everyones for key in settings if other[key] != everyones[0][key]})
+    if changed:
+        raise WorkbookError(f"各进程的 {'、'.join(changed)} 不一样，不能一起训练。请让每台机器用相同的数据、基座和设置。")
 
 
 def own_part(batches: Sequence[Batch]) -> list[Batch]:

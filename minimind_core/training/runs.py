@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -22,7 +23,7 @@ from tokenizers import Tokenizer
 import minimind_core
 from minimind_core.config import PROFILES, Profile, Workbook
 from minimind_core.conversations.mixing import dataset_file
-from minimind_core.conversations.schema import read_conversations
+from minimind_core.conversations.schema import read_conversations, stream_conversations
 from minimind_core.devices import choose_device, fast_bfloat16, lower_frozen
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_json, write_text
@@ -30,10 +31,11 @@ from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import add_lora, load_adapter, lora_parameter_count, merge_lora, save_adapter
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.training.batches import ConversationBatches, encode_rows, make_batch
-from minimind_core.training.parallel import agreed, is_first
+from minimind_core.training.parallel import agreed, check_same, is_first
 from minimind_core.training.trainer import StepRecord, train
 
 VALIDATION_ROWS = 128  # rows of the validation file that watch training
+FIXED = ("base_sha256", "data_sha256", "lora", "train", "epochs", "tokens_per_step")  # settings that all parts of a training share
 COLUMNS = tuple(field.name for field in dataclasses.fields(StepRecord))
 
 
@@ -128,7 +130,7 @@ class Run:
             return
         resumed = self.checkpoint.exists()
         if not resumed:  # an older adapter must not be taken for this run's
-            for name in ("adapter.safetensors", "best.safetensors", "metrics.csv", "quiz.csv"):
+            for name in ("adapter.safetensors", "best.safetensors", "metrics.csv", "quiz.csv", "confidence.json"):
                 (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / "run.json", {**self.settings, "status": "running"})
         previous = read_metrics(self.folder / "metrics.csv") if resumed else []
@@ -174,7 +176,9 @@ def prepare_run(
     data = data or dataset_file(workbook, "train")
     model, tokenizer = load_base(workbook.base)
     lower_frozen(add_lora(model, profile.lora).to(choose_device(device)))
-    rows = encode_rows(read_conversations(data)[: profile.train_rows], tokenizer, profile.learn_end)
+    limit = profile.train_rows or math.inf  # the rest is still checked
+    taught = (row for number, row in enumerate(stream_conversations(data)) if number < limit)
+    rows = encode_rows(taught, tokenizer, profile.learn_end)
     source = ConversationBatches(rows, profile.epochs, profile.tokens_per_step, workbook.seed, profile.rows_per_step, profile.shuffle)
     watched = read_conversations(dataset_file(workbook, "music_qa_valid"))
     step = max(1, len(watched) // VALIDATION_ROWS)
@@ -190,6 +194,9 @@ def prepare_run(
         "precision": "bfloat16" if fast_bfloat16(model.device.type) else "float32", **environment(),
     }  # fmt: skip
     run = Run(workbook, name, profile, model, tokenizer, source, [make_batch(watched_rows, 0)], settings)
+    check_same({key: settings[key] for key in FIXED})
+    if not is_first():
+        return run
     if run.checkpoint.exists():
         check_resumable(run, resume)
     elif resume:
@@ -203,11 +210,7 @@ def check_resumable(run: Run, resume: bool) -> None:
         run.checkpoint.unlink(missing_ok=True)
         return
     old = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-    changed = [
-        k
-        for k in ("base_sha256", "data_sha256", "lora", "train", "epochs", "tokens_per_step")
-        if old.get(k) != json.loads(json.dumps(run.settings[k]))
-    ]
+    changed = [k for k in FIXED if old.get(k) != json.loads(json.dumps(run.settings[k]))]
     if changed:
         raise WorkbookError(f"{run.folder}: 与中断前相比 {'、'.join(changed)} 已改变，不能续训。请去掉 --resume 重新训练，或换一个运行名。")
 

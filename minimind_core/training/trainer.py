@@ -24,7 +24,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.training.optimizers import build_optimizers, rate_factor
-from minimind_core.training.parallel import add_up, is_first, own_part
+from minimind_core.training.parallel import add_up, first_ones_file, is_first, own_part
 
 IGNORE = -100  # label of a position without loss
 
@@ -110,8 +110,11 @@ def save_checkpoint(path: Path, model: nn.Module, optimizers: list, progress: Pr
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizers: list) -> Progress:
-    """Restore what `save_checkpoint` wrote."""
-    state = torch.load(path, weights_only=True, map_location="cpu")
+    """Restore what `save_checkpoint` wrote, in every process what the first one has; a new beginning where there is no file."""
+    file = first_ones_file(path)
+    if file is None:
+        return Progress()
+    state = torch.load(file, weights_only=True, map_location="cpu")
     own = trainable_state(model)
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in state["model"].items()}:
         raise WorkbookError(f"{path}: 检查点与当前设置的参数形状不同。请改回原设置，或换一个运行名重新训练。")
@@ -137,7 +140,7 @@ def train(
     when the loop is left early. Raises WorkbookError when the loss is not finite or a step has no labelled token.
     """
     optimizers = build_optimizers(model, config)
-    progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint and checkpoint.exists() else Progress()
+    progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint else Progress()
     hidden = compiled(model.hidden) if config.compile else model.hidden
     saved_at = time.monotonic()
     save = lambda: checkpoint and is_first() and save_checkpoint(checkpoint, model, optimizers, progress)
