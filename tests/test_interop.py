@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -245,9 +246,10 @@ def test_merged_export_equals_the_adapter(tmp_path, tokenizer):
     assert (merged(TOKENS) - before).abs().max() < 0.3 and exporting.largest_difference(merged, merge_lora(model)) < 0.3  # bfloat16
 
 
-def test_a_download_without_network_says_what_to_do(tmp_path):
+@pytest.mark.parametrize("source", ["huggingface", "modelscope"])
+def test_a_download_without_network_says_what_to_do(tmp_path, source):
     with pytest.raises(WorkbookError, match="weights/base"):
-        downloading.download("minimind2-small", "huggingface", tmp_path, endpoint="http://127.0.0.1:9")
+        downloading.download("minimind2-small", source, tmp_path, endpoint="http://127.0.0.1:9")
 
 
 def test_a_missing_client_is_named(tmp_path, monkeypatch):
@@ -272,7 +274,13 @@ def hub(tmp_path, tokenizer):
 
         def reply(self, forced):
             name = self.path.split("?")[0].rsplit("/", 1)[-1]
-            if "/tree/" in self.path:
+            if "FilePath=" in self.path:  # ModelScope's way, the others are Hugging Face's
+                name = self.path.rsplit("FilePath=", 1)[1].split("&")[0]
+                body = files.get(name, b"")
+            elif "/repo/files" in self.path:
+                listed = [{"Name": n, "Path": n, "Type": "blob", "Size": len(b), "Sha256": hashlib.sha256(b).hexdigest()} for n, b in files.items()]
+                body = json.dumps({"Code": 200, "Success": True, "Data": {"Files": listed}}).encode()
+            elif "/tree/" in self.path:
                 body = json.dumps([{"type": "file", "path": n, "size": len(b), "oid": "b" * 40} for n, b in files.items()]).encode()
             elif "/api/models/" in self.path:
                 body = json.dumps({"id": "x/y", "modelId": "x/y", "sha": "a" * 40, "siblings": [{"rfilename": n} for n in files]}).encode()
@@ -293,11 +301,13 @@ def hub(tmp_path, tokenizer):
     server.shutdown()
 
 
-def test_a_download_is_loaded_and_its_size_checked(tmp_path, hub, monkeypatch):
+@pytest.mark.parametrize("source", ["huggingface", "modelscope"])
+def test_a_download_is_loaded_and_its_size_checked(tmp_path, hub, monkeypatch, source):
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
     size = sum(p.numel() for p in MiniMind(TINY).parameters())
     monkeypatch.setitem(downloading.PARAMETERS, "minimind2-small", size)
-    folder = downloading.download("minimind2-small", "huggingface", tmp_path / "got", endpoint=hub)
+    folder = downloading.download("minimind2-small", source, tmp_path / "got", endpoint=hub)
     assert load_base(folder)[0].config.hidden_size == TINY.hidden_size
     monkeypatch.setitem(downloading.PARAMETERS, "minimind2-small", size + 1)
     with pytest.raises(WorkbookError, match="下载不完整"):
-        downloading.download("minimind2-small", "huggingface", tmp_path / "again", endpoint=hub)
+        downloading.download("minimind2-small", source, tmp_path / "again", endpoint=hub)

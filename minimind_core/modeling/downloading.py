@@ -21,7 +21,7 @@ FILES = ["*.json", "*.safetensors", "*.bin"]
 def download(name: str, source: str, folder: Path, endpoint: str | None = None) -> Path:
     """Fetch a model into `folder`, load it and compare its size; every failure says what to do without a network.
 
-    `endpoint` replaces the Hugging Face hub's address, for a mirror.
+    `endpoint` replaces the hub's address, for a mirror.
     """
     try:
         client = import_module(CLIENTS[source])
@@ -29,10 +29,7 @@ def download(name: str, source: str, folder: Path, endpoint: str | None = None) 
         raise WorkbookError(f"下载需要 {CLIENTS[source]} 这个包。请先运行 pip install {CLIENTS[source]}。") from error
     repository = REPOSITORIES[name][source]
     try:
-        if source == "huggingface":
-            client.snapshot_download(repository, local_dir=folder, allow_patterns=FILES, endpoint=endpoint)
-        else:
-            client.snapshot_download(repository, local_dir=str(folder), allow_patterns=FILES)
+        client.snapshot_download(repository, local_dir=str(folder), allow_patterns=FILES, endpoint=endpoint)
     except Exception as error:
         raise WorkbookError(
             f"从 {source} 下载 {repository} 失败（{type(error).__name__}）。没有网络时请继续使用自带的 weights/base；"
