@@ -93,3 +93,17 @@ def test_adapter_of_another_shape_is_refused(tmp_path):
 
 def test_default_targets_are_all_seven_linears():
     assert set(LoraConfig().target_modules) == set(LINEAR_NAMES)
+
+
+def test_spectra_are_the_singular_values_of_the_merged_update(tmp_path):
+    model, config = random_model(), LoraConfig(rank=3, alpha=5)
+    lora.add_lora(model, config)
+    with torch.no_grad():
+        for tensor in lora.lora_state(model).values():
+            tensor.normal_()
+    lora.save_adapter(tmp_path / "adapter.safetensors", model, config)
+    spectra = lora.update_spectra(tmp_path / "adapter.safetensors")
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, lora.LoraLinear)}
+    assert spectra.keys() == modules.keys()
+    for name, module in modules.items():
+        torch.testing.assert_close(spectra[name], torch.linalg.svdvals(module.delta())[:3], rtol=1e-4, atol=1e-4)

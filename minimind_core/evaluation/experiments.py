@@ -12,12 +12,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+from minimind_core import conversations
 from minimind_core.collection.facts import LONGEST_VALUE, Fact, read_facts, write_facts
 from minimind_core.config import PROFILES, Mix, Profile, Workbook
 from minimind_core.conversations.mixing import dataset_file, write_dataset
 from minimind_core.conversations.recipes import build_recipe, kdconv_dialogues, kdconv_facts, spread
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.confidence import calibrate, careful
 from minimind_core.evaluation.generation import Decoding
 from minimind_core.evaluation.scoring import everyday_loss
 from minimind_core.evaluation.suites import Graded, load_suites, run_suites, summarize
@@ -38,12 +40,14 @@ class Experiment:
     name: str
     group: str
     about: str  # one sentence for people
+    lesson: str = ""  # what a team can write in its report about it
     recipe: str = "default"  # training rows: the workbook's, or one of the log's recipes
     rows: int | None = None  # of the log's recipes so many rows only, besides identity
     kdconv: bool = False  # facts are KdConv's short triples instead of the workbook's table
     every: int = 1  # facts about every n-th subject only
     ordered: bool = False  # training rows one kind and subject after another, as a file is that nobody has shuffled
     questions: int = 100  # at most so many of each suite
+    careful: bool = False  # say that one does not know where the answer is improbable
     mix: Settings = field(default_factory=dict)
     profile: Settings = field(default_factory=dict)
     train: Settings = field(default_factory=dict)
@@ -107,11 +111,18 @@ def thinned(facts: Sequence[Fact], every: int) -> list[Fact]:
 
 
 def content_hash(workbook: Workbook, experiment: Experiment) -> str:
-    """Changes when anything that the result depends on changes: settings, facts, persona, seed or base."""
-    settings = [dataclasses.asdict(part) for part in (*resolve(experiment, workbook.mix), workbook.persona)]
-    about = [getattr(experiment, name) for name in ("recipe", "rows", "kdconv", "every", "ordered", "questions")] + [workbook.seed]
-    known = [file_sha256(workbook.facts), base_sha256(workbook.base)]
+    """Changes when anything that the result depends on changes, the code aside: settings, facts, texts, persona, seed or base."""
+    parts = [dataclasses.asdict(part) for part in (*resolve(experiment, workbook.mix), workbook.persona)]
+    settings = [{key: value for key, value in part.items() if value is not None} for part in parts]  # None: not used
+    about = [getattr(experiment, name) for name in ("recipe", "rows", "kdconv", "every", "ordered", "questions", "careful")] + [workbook.seed]
+    known = [file_sha256(workbook.facts), base_sha256(workbook.base), texts_sha256(workbook)]
     return hashlib.sha256(json.dumps([settings, about, known], ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def texts_sha256(workbook: Workbook) -> str:
+    """Digest of the wordings, carriers, persona and unknown things that data are made from."""
+    paths = [path for path in (*sorted(Path(conversations.__file__).parent.glob("*.toml")), workbook.wordings) if path.is_file()]
+    return hashlib.sha256("".join(map(file_sha256, paths)).encode()).hexdigest()
 
 
 def result_file(workbook: Workbook, name: str, size: str = "default") -> Path:
@@ -169,10 +180,13 @@ def perform(
     suites = load_suites(own, experiment.questions)
     if experiment.recipe != "default":
         suites["music_seen"] = asked_as_taught(data, experiment.questions)
+    if experiment.careful:
+        calibrate(own, experiment.name, decoding)
+        decoding = careful(own, experiment.name, decoding)
     graded = run_suites(model, tokenizer, own, suites, decoding=decoding)
     metrics = read_metrics(folder / "metrics.csv")
     result = {
-        **{key: getattr(experiment, key) for key in ("name", "group", "about", "recipe")},
+        **{key: getattr(experiment, key) for key in ("name", "group", "about", "lesson", "recipe")},
         "size": size, "content_hash": content_hash(workbook, experiment),
         "run": json.loads((folder / "run.json").read_text(encoding="utf-8")), "facts": len(read_facts(own.facts)),
         "mix": dataclasses.asdict(mix), "decoding": dataclasses.asdict(decoding), **summarize(graded),
@@ -189,6 +203,12 @@ def shown(graded: Graded) -> dict[str, Any]:
     """An answer as a result keeps it: only its beginning, since a run on KdConv may repeat KdConv's sentences."""
     row = graded.as_dict()
     return {key: row[key] for key in ("suite", "question", "expected", "right", "ended")} | {"answer": row["answer"][:40]}
+
+
+def in_group(workbook: Workbook, group: str, size: str = "default") -> dict[str, dict[str, Any]]:
+    """Kept results of a group at one size, by name."""
+    kept = load_experiment_results(workbook).items()
+    return {name: result for name, result in kept if result["group"] == group and result["size"] == size}
 
 
 def load_experiment_results(workbook: Workbook) -> dict[str, dict[str, Any]]:

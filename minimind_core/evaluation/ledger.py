@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from minimind_core.config import Workbook
-from minimind_core.evaluation.experiments import load_experiment_results
+from minimind_core.evaluation.experiments import in_group, load_experiment_results
 from minimind_core.evaluation.suites import SUITES
 from minimind_core.files import write_text
 
@@ -32,10 +32,10 @@ def ledger(workbook: Workbook) -> pd.DataFrame:
     return table
 
 
-def experiment_table(workbook: Workbook) -> pd.DataFrame:
-    """One row an experiment that has been performed: what it changed, and what it scored."""
+def experiment_table(workbook: Workbook, group: str | None = None) -> pd.DataFrame:
+    """One row an experiment (of a group) that has been performed: what it changed, and what it scored."""
     rows = {}
-    for name, result in load_experiment_results(workbook).items():
+    for name, result in (in_group(workbook, group) if group else load_experiment_results(workbook)).items():
         shares = {label: result["scores"][key]["share"] for key, label in OUTCOMES.items() if result["scores"][key]["n"]}
         row = {"组": result["group"], "改动": result["about"], "事实": result["facts"], "分钟": round(result["run"]["train_seconds"] / 60, 1)}
         rows[name] = {**row, "训练损失": result["train_loss"], **shares}

@@ -40,15 +40,15 @@ class Lookup:
         norm = float(np.sqrt(sum(w * w for w in weights.values()))) or 1.0
         return {gram: weight / norm for gram, weight in weights.items()}
 
-    def nearest(self, question: str) -> int:
-        """Index of the row whose question is most similar."""
+    def nearest(self, question: str) -> tuple[int, float]:
+        """Index of the row whose question is most similar, and the cosine of the two."""
         scores = np.zeros(len(self.answers))
         for gram, weight in self.weigh(grams(question)).items():
             indices, weights = self.postings[gram]
             scores[indices] += weight * weights
-        return int(scores.argmax())
+        return int(scores.argmax()), float(scores.max())
 
     def answer(self, row: Conversation) -> Answer:
         """The stored answer to the nearest question."""
-        text = self.answers[self.nearest(context(row))]
+        text = self.answers[self.nearest(context(row))[0]]
         return Answer(text, len(text), True)

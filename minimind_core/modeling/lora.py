@@ -79,6 +79,15 @@ def lora_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if name.endswith((".lora_A", ".lora_B"))}
 
 
+def update_spectra(path: Path) -> dict[str, Tensor]:
+    """Singular values of each module's learned update, largest first, (rank,), from an adapter.safetensors."""
+    config, tensors = adapter_config(path), load_tensors(path)
+    names = [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]
+    core = lambda matrix: torch.linalg.qr(matrix.float()).R  # (rank, rank): B A has the singular values of core(B) core(A^T)^T
+    values = lambda name: torch.linalg.svdvals(core(tensors[f"{name}.lora_B"]) @ core(tensors[f"{name}.lora_A"].T).T)
+    return {name: config.scale * values(name) for name in names}
+
+
 def lora_parameter_count(model: nn.Module) -> int:
     """Number of trainable adapter parameters."""
     return sum(tensor.numel() for tensor in lora_state(model).values())

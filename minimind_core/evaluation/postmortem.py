@@ -1,0 +1,78 @@
+"""The riddles of the log, demonstrated: a file that is never written, an adapter on another base, losses that seem to oscillate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from minimind_core.config import Workbook
+from minimind_core.evaluation.generation import generate
+from minimind_core.evaluation.ledger import OUTCOMES
+from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.lora import load_adapter, merge_lora
+from minimind_core.training.runs import adapter_file
+from minimind_core.training.trainer import Progress
+
+
+def stock_saves(steps: int, interval: int = 100) -> list[int]:
+    """Steps of an epoch after which stock MiniMind writes its .pth: every `interval`-th, and not the last."""
+    return list(range(interval, steps + 1, interval))
+
+
+def as_logged(result: Mapping[str, Any], times: int = 3) -> list[float]:
+    """What a log keeps that prints one batch's loss `times` in every epoch of an experiment: unshuffled, the same batches each time."""
+    losses = result["losses"]
+    steps = max(1, result["run"]["steps"] // result["run"]["epochs"])
+    every = max(1, steps // times)
+    return [loss for start in range(0, len(losses), steps) for loss in losses[start : start + steps : every][:times]]
+
+
+def as_metrics(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """An experiment's losses as rows of metrics.csv: each step, its running mean, and the validation losses."""
+    valid, progress, rows = dict(result["valid_losses"]), Progress(), []
+    for loss in result["losses"]:
+        progress = progress.after(loss, 0, 0.0)
+        rows.append({"step": progress.step, "loss": loss, "mean_loss": progress.mean_loss, "valid_loss": valid.get(progress.step, "")})
+    return rows
+
+
+@torch.no_grad()
+def on_another_base(workbook: Workbook, name: str, questions: Sequence[str], change: float = 0.2) -> list[dict[str, str]]:
+    """A run's answers on its own base and on one of the same shape whose weights differ by so many standard deviations.
+
+    Every tensor fits either, so that nothing fails: this is what MiniMind's --model_mode does when it names another base.
+    The last column is that other base alone.
+    """
+    asked = [[{"role": "user", "content": question}] for question in questions]
+    columns = []
+    for own, adapted in ((True, True), (False, True), (False, False)):
+        model, tokenizer = load_base(workbook.base)
+        random = torch.Generator().manual_seed(workbook.seed)
+        for parameter in model.parameters():
+            if not own and parameter.dim() == 2:
+                parameter += change * parameter.std() * torch.randn(parameter.shape, generator=random)
+        if adapted:
+            merge_lora(load_adapter(adapter_file(workbook, name), model))
+        columns.append([answer.text for answer in generate(model.eval(), tokenizer, asked)])
+    names = ("问题", "自己的基座", "另一个基座", "另一个基座，不装适配器")
+    return [dict(zip(names, row, strict=True)) for row in zip(questions, *columns, strict=True)]
+
+
+def effects(results: Mapping[str, dict[str, Any]]) -> list[str]:
+    """One sentence for each step of the ablation, in the order of the names: what was changed, the lesson, how the scores moved."""
+    steps = [result for _, result in sorted(results.items())]
+    return [sentence(before, after) for before, after in zip(steps, steps[1:], strict=False)]
+
+
+def sentence(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What changed between two experiments, in words: only scores whose 95 % intervals do not overlap."""
+    pairs = {label: (before["scores"][key], after["scores"][key]) for key, label in OUTCOMES.items()}
+    moved = [
+        f"{label} {old['share']:.0%} → {new['share']:.0%}"
+        for label, (old, new) in pairs.items()
+        if max(old["low"], new["low"]) > min(old["high"], new["high"])
+    ]
+    minutes = [result["run"]["train_seconds"] / 60 for result in (before, after)]
+    return f"{after['about']}：{after.get('lesson', '')}（{'，'.join(moved) or '各项的区间都有重叠'}；训练 {minutes[0]:.1f} → {minutes[1]:.1f} 分钟）"

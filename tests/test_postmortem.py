@@ -1,0 +1,38 @@
+from minimind_core.conversations.mixing import write_dataset
+from minimind_core.evaluation import postmortem
+from minimind_core.evaluation.metrics import share_with_interval
+from minimind_core.evaluation.suites import SUITES
+from minimind_core.training.runs import prepare_run
+
+
+def test_stock_minimind_saves_nothing_in_an_epoch_shorter_than_its_interval():
+    assert postmortem.stock_saves(99) == [] and postmortem.stock_saves(100) == [100] and postmortem.stock_saves(358) == [100, 200, 300]
+
+
+def test_a_log_prints_the_same_batches_of_every_epoch():
+    losses = [10 * epoch + step for epoch in range(4) for step in range(7)]
+    result = {"losses": losses, "run": {"steps": 28, "epochs": 4}, "valid_losses": [[3, 0.5]]}
+    assert postmortem.as_logged(result) == [10 * epoch + step for epoch in range(4) for step in (0, 2, 4)]
+    rows = postmortem.as_metrics(result)
+    assert [row["loss"] for row in rows] == losses and rows[2]["valid_loss"] == 0.5 and rows[3]["valid_loss"] == ""
+    assert rows[2]["mean_loss"] == sum(losses[:3]) / 3
+
+
+def test_an_adapter_loads_on_another_base_and_says_something_else(workbook):
+    write_dataset(workbook)
+    run = prepare_run(workbook, "main", "smoke")
+    list(run.train())
+    rows = postmortem.on_another_base(workbook, "main", ["你是谁？", "你好"], change=2.0)
+    assert [row["问题"] for row in rows] == ["你是谁？", "你好"]
+    assert [row["自己的基座"] for row in rows] != [row["另一个基座"] for row in rows]
+
+
+def test_a_sentence_names_what_moved_beyond_chance_and_nothing_else():
+    def result(identity: int) -> dict:
+        right = dict.fromkeys((*SUITES, "over_refusal", "ended", "repetition"), 20) | {"identity": identity}
+        scores = {key: share_with_interval(count, 40) for key, count in right.items()}
+        return {"about": "打乱", "lesson": "要打乱", "run": {"train_seconds": 60}, "scores": scores}
+
+    (text,) = postmortem.effects({"a1": result(36), "a0": result(8)})
+    assert "要打乱" in text and "20% → 90%" in text and text.count("→") == 2
+    assert "都有重叠" in postmortem.effects({"a0": result(20), "a1": result(24)})[0]
