@@ -1,22 +1,15 @@
 """The product in a real browser: every notebook in JupyterLab, the class show as a page (Voilà), and the Streamlit page."""
 
-import contextlib
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 
 import nbformat
 import pytest
 from conftest import PROJECT, load_script
 
 from minimind_core.config import load_workbook
-from minimind_core.reporting.browser import BROWSER_HELP, browser_path, font_environment, launch
+from minimind_core.reporting.browser import BROWSER_HELP, browser_path, font_environment, launch, local_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,35 +38,6 @@ RUN_ALL = """async () => {
   }
   return bad;
 }"""
-
-
-@contextlib.contextmanager
-def serving(command, cwd, log, environment=None):
-    """A local server that prints to `log`; yields its address once it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [part.format(port=port) for part in command], cwd=cwd, env={**os.environ, **(environment or {})}, stdout=out, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            assert process.poll() is None, log.read_text()[-2000:]
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2)
-                break
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +71,7 @@ def lab(scratch, tmp_path_factory):
         sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1", "--port={port}", "--ServerApp.port_retries=0",
         "--IdentityProvider.token=", f"--ServerApp.root_dir={scratch}", "--LabApp.expose_app_in_browser=True",
     ]  # fmt: skip
-    with serving(command, scratch, own / "lab.log", environment) as address:
+    with local_server(command, scratch, own / "lab.log", environment) as address:
         yield address
 
 
@@ -195,7 +159,7 @@ def test_training_stops_and_goes_on_at_a_click(scratch, lab, page):
 @pytest.mark.parametrize("page", [{"width": 390, "height": 844}], indirect=True)
 def test_the_class_show_is_a_page_that_fits_a_phone(scratch, page, tmp_path):
     command = [sys.executable, "-m", "minimind_core.cli", "--root", str(scratch), "show", "--run", "base", "--no-browser", "--port", "{port}"]
-    with serving(command, scratch, tmp_path / "voila.log") as address:
+    with local_server(command, scratch, tmp_path / "voila.log") as address:
         page.goto(address)
         page.get_by_role("button", name="发送").wait_for(timeout=120_000)
         ask(page, "《江南》是谁唱的？")
@@ -216,7 +180,7 @@ def test_the_streamlit_page_answers(page, tmp_path):
         "--server.address=127.0.0.1",
         "--server.headless=true",
     ]
-    with serving(command, PROJECT / "scripts", tmp_path / "streamlit.log") as address:
+    with local_server(command, PROJECT / "scripts", tmp_path / "streamlit.log") as address:
         page.goto(address)
         page.get_by_test_id("stChatInputTextArea").wait_for(timeout=120_000)
         page.get_by_test_id("stChatInputTextArea").fill("你是谁？")

@@ -80,7 +80,7 @@ def test_an_error_while_training_is_shown_and_raised_by_wait(workbook):
 
 def test_tables(workbook):
     score = {"right": 1, "n": 2, "share": 0.5, "low": 0.1, "high": 0.9}
-    table = widgets.score_table({"main": {"scores": {"identity": score}}}, {"identity": "身份"})
+    table = widgets.score_table({"main": {"identity": score}}, {"identity": "身份"})
     assert table.loc["身份", "main"].startswith("50.0%（1/2")
     details = {"details": {"music/a": score, "music/b": {**score, "share": 0.2}, "other/c": score}}
     assert list(widgets.detail_table(details, "music").index) == ["b", "a"]
@@ -88,6 +88,29 @@ def test_tables(workbook):
     assert isinstance(widgets.answer_table(answers), pd.DataFrame) and widgets.answer_table([]).empty
     assert "return self.base(x)" in widgets.show_source(LoraLinear).data
     assert dataclasses.is_dataclass(live_plot.StepRecord)
+
+
+def test_the_answer_browser_filters_by_everything_at_once():
+    rows = [
+        ("identity", "name", "你是谁", "小音", True),
+        ("identity", "maker", "谁做的", "不知道", False),
+        ("refusal", "title", "《乙》", "甲", False),
+    ]
+    answers = [dict(zip(("suite", "detail", "question", "answer", "right"), row, strict=True), expected="x") for row in rows]
+    answers[1]["own"] = "<b>是我</b>"
+    browser = widgets.AnswerBrowser(answers, {"identity": "身份", "refusal": "拒答"})
+    asked = lambda: [a["question"] for a in browser.chosen()]
+    assert asked() == ["谁做的", "《乙》"] and "2 道" in browser.table.value and "&lt;b&gt;是我" in browser.table.value
+    browser.verdict.value, browser.suite.value = "全部", "identity"
+    assert asked() == ["你是谁", "谁做的"] and [value for _, value in browser.detail.options] == ["", "maker", "name"]
+    browser.detail.value = "name"
+    assert asked() == ["你是谁"]
+    browser.suite.value = "refusal"  # the kinds of another suite are forgotten
+    assert asked() == ["《乙》"]
+    browser.words.value = "没有这个字"
+    assert asked() == [] and "0 道" in browser.table.value
+    browser.words.value, browser.suite.value, browser.verdict.value = "", "", "没把握"
+    assert asked() == ["谁做的"]
 
 
 @pytest.fixture
@@ -117,6 +140,9 @@ def test_the_class_show_names_the_fact_and_records_the_verdict(class_show):
 def test_a_basis_knows_whether_the_answer_matches(class_show):
     basis = class_show.basis("小镇姑娘是谁的歌")
     assert basis.matches("《小镇姑娘》是陶喆的歌。") and "一致" in basis.line("陶喆") and not basis.matches("是周杰伦的歌。")
+    who = class_show.basis("你叫什么名字呀")
+    assert who.matches("我是小音。") and "身份设定 · 小音" in who.line("我是小音。") and not who.matches("我是小红。")
+    assert class_show.basis("你知道牛顿是谁吗").matches("不知道") is None
     born = class_show.basis("周杰伦的生日是哪天？")
     assert born.matches("周杰伦出生于1979年1月18日。") and not born.matches("周杰伦出生于1985年3月2日。")
     assert class_show.basis("谁的生日是1979年1月18日？").matches("是周杰伦。")

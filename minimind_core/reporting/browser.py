@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
+import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from minimind_core.errors import WorkbookError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge", "chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+PATIENCE = 120.0  # seconds for a page to come up
 BROWSER_HELP = "没有浏览器：Debian、Ubuntu 请运行 sudo apt install chromium（其他系统装 Chrome 或 Chromium 并加到 PATH），再 pip install playwright。"
 
 
@@ -38,6 +43,49 @@ def font_environment() -> dict[str, str]:
         encoding="utf-8",
     )
     return {"FONTCONFIG_FILE": str(path)}
+
+
+def listening(port: int) -> bool:
+    """Whether something on this machine listens at the port; a request would start a kernel of its own in Voilà."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a server and, where the system has process groups, all that it has started."""
+    group = hasattr(os, "killpg")
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM) if group else process.terminate()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL) if group else process.kill()
+        process.wait()
+
+
+@contextmanager
+def local_server(command: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A server on a free port, {port} in its command, that prints to `log`; yields its address once it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [part.replace("{port}", str(port)) for part in command]
+    with log.open("w", encoding="utf-8") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, env={**os.environ, **(environment or {})}, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not listening(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                end = log.read_text(encoding="utf-8", errors="replace")[-1000:]
+                raise WorkbookError(f"本机的网页服务没有起来。它最后说的是：\n{end}\n请按它的话处理，全文在 {log}。")
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process)
 
 
 @contextmanager

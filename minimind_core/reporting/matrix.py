@@ -13,7 +13,7 @@ import nbformat
 from minimind_core.config import Workbook, load_workbook
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.experiments import Experiment, finished, load_experiments
-from minimind_core.reporting.notebooks import execute
+from minimind_core.reporting.notebooks import execute, write_notebook
 from minimind_core.training.runs import run_folder
 
 CELLS = (
@@ -29,9 +29,7 @@ def experiment_notebook(path: Path) -> None:
     """The notebook that performs one experiment, not yet run."""
     parameters = nbformat.v4.new_code_cell('NAME = ""\nSIZE = "default"\nKDCONV = []', metadata={"tags": ["parameters"]})
     cells = [parameters, *map(nbformat.v4.new_code_cell, CELLS)]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    write_notebook(path, cells)
 
 
 def perform_in_notebook(root: str, name: str, size: str, kdconv: Sequence[str] = (), threads: int = 0) -> str:

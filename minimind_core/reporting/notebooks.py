@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ import papermill
 
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
+
+
+def write_notebook(path: Path, cells: Sequence[nbformat.NotebookNode]) -> Path:
+    """A new notebook for the Python kernel, not yet run."""
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=list(cells), metadata=kernel), path)
+    return path
 
 
 def hidden_errors(notebook: nbformat.NotebookNode) -> list[str]:

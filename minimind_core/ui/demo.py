@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
-import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +14,19 @@ from PIL import Image
 from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
-from minimind_core.reporting.browser import launch
+from minimind_core.reporting.browser import PATIENCE, launch, local_server
 from minimind_core.reporting.submission import VIDEO
 from minimind_core.training.runs import adapter_file
 from minimind_core.ui.page import page_command, page_notebook
 
-SIZE, RATE = (1280, 720), 5  # pixels, frames a second
-PATIENCE = 120.0  # seconds for the page to come up and for one answer
+SIZE, ZOOM, RATE = (1280, 720), 4 / 3, 5  # pixels, pixels of the film to one of the page, frames a second
 UNKNOWN = "《没有写完的第八封信》是谁唱的？"  # nobody's song: the model has to say that it does not know
 CAPTION = """text => {
   const box = document.getElementById('caption') || document.body.appendChild(Object.assign(document.createElement('div'), {id: 'caption'}));
   box.textContent = text;
   box.style.cssText = 'position:fixed;left:0;right:0;bottom:0;padding:14px;background:#202124;color:#fff;z-index:9999;'
-    + 'font-size:26px;text-align:center';
+    + 'font-size:20px;text-align:center';
 }"""
-
-
-@contextlib.contextmanager
-def serving(workbook: Workbook, run: str) -> Iterator[str]:
-    """The class-show page on a free port; yields its address once it answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command, environment = page_command(page_notebook(workbook, [run, "base"]), port, browser=False)
-    server = subprocess.Popen(command, env=environment, cwd=workbook.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline and server.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(15)
 
 
 class Film:
@@ -78,7 +54,8 @@ class Film:
             time.sleep(0.02)
 
     def ask(self, question: str) -> None:
-        """Type a question letter by letter, send it, and film the answer."""
+        """Clear the page, type a question letter by letter, send it, and film the answer."""
+        self.page.get_by_role("button", name="清空").click()
         box = self.page.get_by_placeholder("请输入问题…")
         box.click()
         for letter in question:
@@ -89,8 +66,7 @@ class Film:
         answered = lambda: box.input_value() == "" and question in self.page.locator("#rendered_cells").inner_text()
         if not self.shoot(answered, PATIENCE):
             raise WorkbookError(f"录制时“{question}”没有得到回答。请先在课堂展示页面里试一试：minimind show。")
-        self.page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-        self.shoot(seconds=2.0)
+        self.shoot(seconds=2.5)
 
 
 def play(film: Film, workbook: Workbook, questions: Sequence[str]) -> None:
@@ -105,7 +81,7 @@ def play(film: Film, workbook: Workbook, questions: Sequence[str]) -> None:
     curve = workbook.figures / "loss.png"
     if curve.is_file():
         picture = base64.b64encode(curve.read_bytes()).decode()
-        film.page.set_content(f'<body style="margin:0;text-align:center"><img style="height:620px" src="data:image/png;base64,{picture}"></body>')
+        film.page.set_content(f'<body style="margin:0;text-align:center"><img style="height:465px" src="data:image/png;base64,{picture}"></body>')
         film.caption("训练过程：损失下降，小测成绩上升")
         film.shoot(seconds=4.0)
 
@@ -117,9 +93,11 @@ def record_demo(workbook: Workbook, run: str = "main") -> Path:
     except ModuleNotFoundError as error:
         raise WorkbookError("录制运行示例需要 imageio-ffmpeg 这个包。请先运行 pip install imageio-ffmpeg。") from error
     adapter_file(workbook, run)
-    target = workbook.root / "report" / VIDEO
-    with replacing(target) as temporary, launch() as browser, serving(workbook, run) as address:
-        page = browser.new_page(viewport=dict(zip(("width", "height"), SIZE, strict=True)), locale="zh-CN")
+    target, log = workbook.root / "report" / VIDEO, workbook.runs / "show.log"
+    command, environment = page_command(page_notebook(workbook, [run, "base"]), "{port}", browser=False)
+    with replacing(target) as temporary, launch() as browser, local_server(command, workbook.root, log, environment) as address:
+        viewport = {name: int(size / ZOOM) for name, size in zip(("width", "height"), SIZE, strict=True)}
+        page = browser.new_page(viewport=viewport, device_scale_factor=ZOOM, locale="zh-CN")
         page.goto(address)
         page.get_by_role("button", name="发送").wait_for(timeout=PATIENCE * 1000)
         writer = imageio_ffmpeg.write_frames(

@@ -12,6 +12,7 @@ import nbformat
 
 from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
+from minimind_core.reporting.notebooks import write_notebook
 
 CELL = """from minimind_core.config import load_workbook
 from minimind_core.ui.show import ClassShow
@@ -24,14 +25,10 @@ def page_notebook(workbook: Workbook, runs: Sequence[str]) -> Path:
     """Write runs/show.ipynb: the title and the panel."""
     title = nbformat.v4.new_markdown_cell(f"# {workbook.persona.name}：{workbook.persona.topic}问答\n{workbook.persona.team} · {workbook.course}")
     cells = [title, nbformat.v4.new_code_cell(CELL.format(runs=list(runs)))]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    path = workbook.runs / "show.ipynb"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
-    return path
+    return write_notebook(workbook.runs / "show.ipynb", cells)
 
 
-def page_command(notebook: Path, port: int, browser: bool) -> tuple[list[str], dict[str, str]]:
+def page_command(notebook: Path, port: int | str, browser: bool) -> tuple[list[str], dict[str, str]]:
     """Voilà's command line and environment."""
     if importlib.util.find_spec("voila") is None:
         raise WorkbookError("网页版的课堂展示需要 voila 这个包。请先运行 pip install voila。")

@@ -6,13 +6,14 @@ import html
 import inspect
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import ipywidgets as widgets
 import pandas as pd
 from IPython.display import Code
 
 from minimind_core.config import Workbook
+from minimind_core.evaluation.confidence import careful
 from minimind_core.evaluation.generation import Decoding, generate, stream
 from minimind_core.training.runs import load_run
 
@@ -22,13 +23,13 @@ def show_source(thing: Any) -> Code:
     return Code(inspect.getsource(thing), language="python")
 
 
-def score_table(results: dict[str, dict], names: dict[str, str]) -> pd.DataFrame:
-    """Runs by suites: share, count and 95 % interval."""
+def score_table(columns: dict[str, dict], names: dict[str, str]) -> pd.DataFrame:
+    """Runs by suites, from the scores of each: share, count and 95 % interval."""
 
     def cell(score: dict) -> str:
         return f"{score['share']:.1%}（{score['right']}/{score['n']}，{score['low']:.1%}–{score['high']:.1%}）"
 
-    return pd.DataFrame({run: {label: cell(r["scores"][key]) for key, label in names.items()} for run, r in results.items()})
+    return pd.DataFrame({run: {label: cell(scores[key]) for key, label in names.items()} for run, scores in columns.items()})
 
 
 def detail_table(result: dict, suite: str) -> pd.DataFrame:
@@ -57,7 +58,63 @@ class Panel:
     def _repr_mimebundle_(self, **options: Any) -> dict:
         bundle = self.widget._repr_mimebundle_(**options)
         bundle = bundle[0] if isinstance(bundle, tuple) else bundle
-        return {**bundle, "text/html": self.static(), "text/plain": "问答面板"}
+        return {**bundle, "text/html": self.static(), "text/plain": "面板"}
+
+
+class AnswerBrowser:
+    """The kept answers of a run, filtered by suite, kind of question, verdict and words."""
+
+    LIMIT = 40  # rows shown at once
+    VERDICTS: ClassVar[dict[str, Callable[[dict], bool]]] = {
+        "答错": lambda a: not a["right"],
+        "答对": lambda a: a["right"],
+        "没把握": lambda a: "own" in a,  # the floor made it say that it does not know
+        "全部": lambda a: True,
+    }
+
+    def __init__(self, answers: Sequence[dict], suites: dict[str, str]) -> None:
+        self.answers = list(answers)
+        self.suite = widgets.Dropdown(options=[("全部", ""), *((label, suite) for suite, label in suites.items())], description="测试")
+        self.detail = widgets.Dropdown(options=[("全部", "")], description="种类")
+        self.verdict = widgets.ToggleButtons(options=list(self.VERDICTS), description="判定")
+        self.words = widgets.Text(placeholder="问题或回答里的字", continuous_update=False, description="包含")
+        self.table = widgets.HTML()
+        self.suite.observe(lambda _: self.offer_details(), "value")
+        for control in (self.suite, self.detail, self.verdict, self.words):
+            control.observe(lambda _: self.refresh(), "value")
+        controls = widgets.HBox([self.suite, self.detail, self.verdict, self.words], layout=widgets.Layout(flex_flow="row wrap"))
+        self.view = widgets.VBox([controls, self.table])
+        self.refresh()
+
+    def offer_details(self) -> None:
+        """Kinds of question within the chosen suite."""
+        kinds = sorted({a["detail"] for a in self.answers if a["suite"] == self.suite.value})
+        self.detail.options = [("全部", ""), *((kind, kind) for kind in kinds)]
+
+    def chosen(self) -> list[dict]:
+        """The answers that pass all filters."""
+        fits = self.VERDICTS[self.verdict.value]
+        return [
+            a
+            for a in self.answers
+            if self.suite.value in ("", a["suite"])
+            and self.detail.value in ("", a["detail"])
+            and fits(a)
+            and self.words.value in a["question"] + a["answer"]
+        ]
+
+    def refresh(self) -> None:
+        """Show what the filters leave."""
+        chosen = self.chosen()
+        table = answer_table(chosen[: self.LIMIT], self.LIMIT)
+        if any("own" in a for a in chosen[: self.LIMIT]):
+            table["原话"] = [a.get("own", "") for a in chosen[: self.LIMIT]]
+        more = f"，只显示前 {self.LIMIT} 道" if len(chosen) > self.LIMIT else ""
+        self.table.value = f"<p>{len(chosen)} 道{more}</p>{table.to_html(index=False)}"
+
+    def panel(self) -> Panel:
+        """The displayable panel."""
+        return Panel(self.view, lambda: self.table.value)
 
 
 def transcript(turns: Sequence[tuple[str, str]]) -> str:
@@ -70,10 +127,11 @@ class ChatPanel:
     """Text box, send button, preset questions and run selector; the answer appears word by word."""
 
     def __init__(self, workbook: Workbook, runs: Sequence[str], presets: Sequence[str]) -> None:
-        self.load = lru_cache(maxsize=2)(lambda name: load_run(workbook, name))
+        self.workbook, self.load = workbook, lru_cache(maxsize=2)(lambda name: load_run(workbook, name))
         self.turns: list[tuple[str, str]] = []
         self.run = widgets.Dropdown(options=list(runs), description="模型")
-        self.box = widgets.Text(placeholder="请输入问题…", layout=widgets.Layout(width="60%"))
+        # sent once, when the box is left: while the kernel is busy, single letters would still be waiting when the button is clicked
+        self.box = widgets.Text(placeholder="请输入问题…", continuous_update=False, layout=widgets.Layout(width="60%"))
         self.send = widgets.Button(description="发送", button_style="primary")
         self.log = widgets.HTML()
         self.presets = [widgets.Button(description=q, tooltip=q, layout=widgets.Layout(width="auto")) for q in presets]
@@ -92,20 +150,20 @@ class ChatPanel:
             return
         model, tokenizer = self.load(self.run.value)
         text = ""
-        for text in stream(model, tokenizer, [{"role": "user", "content": question}], self.decoding()):
+        for text in stream(model, tokenizer, [{"role": "user", "content": question}], self.decoding(self.run.value)):
             self.log.value = transcript([*self.turns, (question, text)])
         self.turns.append((question, text))
         self.log.value = transcript(self.turns)
         self.box.value = ""
 
-    def decoding(self) -> Decoding:
-        """How answers are chosen."""
-        return Decoding()
+    def decoding(self, run: str) -> Decoding:
+        """How a run's answers are chosen."""
+        return careful(self.workbook, run)
 
     def ask_all(self, questions: Sequence[str]) -> None:
         """Answer several questions at once, for a notebook that runs without a person."""
         model, tokenizer = self.load(self.run.value)
-        answers = generate(model, tokenizer, [[{"role": "user", "content": q}] for q in questions])
+        answers = generate(model, tokenizer, [[{"role": "user", "content": q}] for q in questions], self.decoding(self.run.value))
         self.turns += [(q, a.text) for q, a in zip(questions, answers, strict=True)]
         self.log.value = transcript(self.turns)
 
