@@ -1,11 +1,16 @@
 import json
+import os
 import re
+import subprocess
+import sys
 import zipfile
 
 import pytest
-from conftest import FACTS
+from conftest import FACTS, random_model
 
 from minimind_core.cli import main
+from minimind_core.modeling.checkpoint import save_base
+from minimind_core.modeling.tokenizer import load_tokenizer
 from minimind_core.reporting.browser import BROWSER_HELP, browser_path
 
 
@@ -19,6 +24,32 @@ def trained(project):
     assert run(project, "build-dataset") == 0
     assert run(project, "train", "--profile", "smoke") == 0
     return project
+
+
+def test_the_zip_trains_and_answers_where_it_is_unpacked(trained, tmp_path_factory):
+    assert run(trained, "evaluate") == 0 and run(trained, "report") == 0 and run(trained, "submit", "--draft") == 0
+    folder = tmp_path_factory.mktemp("unpacked")
+    with zipfile.ZipFile(trained / "旋律小队_大作业.zip") as archive:
+        archive.extractall(folder)
+    code = folder / "minimind"
+    save_base(random_model(), load_tokenizer(code / "weights" / "base" / "tokenizer.json"), code / "weights" / "base")  # a small one
+    environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONUTF8": "1"}
+    for arguments in (["train", "--run", "again", "--profile", "smoke"], ["ask", "--run", "again", "--questions", "q.txt"]):
+        (code / "q.txt").write_text("你是谁？", encoding="utf-8")
+        command = [sys.executable, "-m", "minimind_core.cli", *arguments]
+        result = subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True, check=False, encoding="utf-8")
+        assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["question"] == "你是谁？"
+    assert len((code / "runs" / "again" / "metrics.csv").read_text().splitlines()) > 1
+    where = subprocess.run(
+        [sys.executable, "-c", "import minimind_core; print(minimind_core.__file__)"],
+        cwd=code,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert where.stdout.startswith(str(code))  # the unpacked code ran, not the installed one
 
 
 def test_every_verb_has_help(capsys):

@@ -16,9 +16,11 @@ from minimind_core.config import Workbook
 from minimind_core.conversations.mixing import FILES, dataset_file, exposures
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.confidence import confidence_file
+from minimind_core.evaluation.experiments import in_group
 from minimind_core.evaluation.generation import Decoding
 from minimind_core.evaluation.quiz import read_quiz
-from minimind_core.evaluation.scoring import load_results
+from minimind_core.evaluation.scoring import better_by_lookup, load_results, score_columns
 from minimind_core.evaluation.suites import SUITES
 from minimind_core.files import replacing, write_json
 from minimind_core.modeling.lora import LoraLinear
@@ -47,10 +49,11 @@ def dataset_statistics(workbook: Workbook) -> dict[str, Any]:
 
 
 def sample_rows(workbook: Workbook) -> list[dict[str, str]]:
-    """One training row of each kind, as the file holds it."""
+    """One training row of each kind, as the file holds it; of several turns none, because they need their history."""
     rows: dict[str, Conversation] = {}
     for row in read_conversations(dataset_file(workbook, "train")):
-        rows.setdefault(row.meta.get("kind", ""), row)
+        if len(row.conversations) == 2:
+            rows.setdefault(row.meta.get("kind", ""), row)
     return [{"kind": kind, "question": rows[kind].question, "answer": rows[kind].answer} for kind in ("music", "identity", "refusal") if kind in rows]
 
 
@@ -71,14 +74,16 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         raise WorkbookError(f"{workbook.results}: 没有运行“{run}”的测试结果。请先运行 minimind evaluate --run {run}。")
     result = results[run]
     metrics = read_metrics(run_folder(workbook, run) / "metrics.csv")
-    picks = [row for i, row in enumerate(metrics) if row["valid_loss"] or i == 0][-9:]
+    validated = [row for row in metrics if row["valid_loss"]]
+    picks = [validated[round(i * (len(validated) - 1) / 8)] for i in range(9)] if len(validated) > 9 else validated
     music = ("music_held_out",)
     return {
         "persona": {"name": workbook.persona.name, "scope": workbook.persona.scope, "topic": workbook.persona.topic},
         "team": workbook.persona.team, "members": list(workbook.members), "course": workbook.course,
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
         "samples": sample_rows(workbook), "run": result["run"], "suites": SUITES, "artists": list(workbook.artists),
-        "results": {name: results[name]["scores"] for name in ("base", "retrieval", run) if name in results}, "details": result["details"],
+        "results": score_columns(results, ("base", "retrieval", run)), "floor": result.get("floor"),
+        "lost": [SUITES[suite] for suite in better_by_lookup(results, run)], "details": result["details"],
         "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
         "music": examples(result, music, True, 6), "mistakes": examples(result, music, False, 5),
@@ -91,9 +96,13 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
 def build_figures(workbook: Workbook, run: str) -> list[Path]:
     """All pictures of the report."""
     folder = run_folder(workbook, run)
+    path = confidence_file(workbook, run)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"chances": [], "floor": None}
     return [
+        figures.save_figure(figures.confidence_figure(found["chances"], found["floor"]), workbook, "confidence"),
+        figures.save_figure(figures.learned_figure(in_group(workbook, "rank")), workbook, "learned"),
         figures.save_figure(figures.loss_figure(read_metrics(folder / "metrics.csv"), read_quiz(folder)), workbook, "loss"),
-        figures.save_figure(figures.scores_figure(load_results(workbook)), workbook, "scores"),
+        figures.save_figure(figures.scores_figure(score_columns(load_results(workbook))), workbook, "scores"),
         figures.save_figure(figures.dataset_figure(read_conversations(dataset_file(workbook, "train"))), workbook, "dataset"),
     ]
 

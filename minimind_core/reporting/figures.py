@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pylopdf_fonts_zh_cn
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
@@ -64,15 +65,28 @@ def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) ->
     return figure
 
 
-def scores_figure(results: dict[str, dict]) -> Figure:
-    """Share of right answers by suite, one bar a run, with 95 % Wilson intervals."""
+def confidence_figure(chances: Sequence[tuple[float, bool]], floor: float | None) -> Figure:
+    """How probable the model finds its answers to validation questions, the right and the wrong ones, with the floor."""
+    use_style()
+    figure, axes = plt.subplots(figsize=(7, 2.8))
+    groups = [[chance for chance, right in chances if right == wanted] for wanted in (True, False)]
+    axes.hist(groups, bins=[i / 20 for i in range(21)], stacked=True, color=[BLUE, ORANGE], label=["答对", "答错"])
+    if floor is not None:
+        axes.axvline(floor, color=GREY, linestyle="--", label=f"把握线 {floor:.2f}")
+    axes.set(xlabel="整句回答的概率", ylabel="验证题数")
+    axes.legend(frameon=False, loc="upper left")
+    return figure
+
+
+def scores_figure(columns: dict[str, dict]) -> Figure:
+    """Share of right answers by suite, one bar a column of scores, with 95 % Wilson intervals."""
     use_style()
     figure, axes = plt.subplots(figsize=(9, 3.8))
-    width = 0.84 / len(results)
+    width = 0.84 / len(columns)
     colours = [GREY, BLUE, ORANGE, GREEN]
-    for index, (name, result) in enumerate(results.items()):
-        scores = [result["scores"][suite] for suite in SUITES]
-        places = [i + (index - (len(results) - 1) / 2) * width for i in range(len(SUITES))]
+    for index, (name, column) in enumerate(columns.items()):
+        scores = [column[suite] for suite in SUITES]
+        places = [i + (index - (len(columns) - 1) / 2) * width for i in range(len(SUITES))]
         shares = [100 * s["share"] for s in scores]
         spread = [[100 * (s["share"] - s["low"]) for s in scores], [100 * (s["high"] - s["share"]) for s in scores]]
         axes.bar(places, shares, width * 0.92, yerr=spread, capsize=3, label=name, color=colours[index % 4])
@@ -80,7 +94,7 @@ def scores_figure(results: dict[str, dict]) -> Figure:
             axes.text(x, 100 * score["high"] + 2, f"{share:.0f}", ha="center", fontsize=7)
     axes.set(ylabel="答对的比例（%）", ylim=(0, 114), xticks=range(len(SUITES)))
     axes.set_xticklabels([label.replace("（", "\n（") for label in SUITES.values()], fontsize=9)
-    axes.legend(frameon=False, ncols=len(results), loc="upper left", bbox_to_anchor=(0, 1.13))
+    axes.legend(frameon=False, ncols=len(columns), loc="upper left", bbox_to_anchor=(0, 1.13))
     return figure
 
 
@@ -124,6 +138,36 @@ def dataset_figure(rows: Sequence[Conversation]) -> Figure:
     right.barh([name for name, _ in attributes][::-1], [count for _, count in attributes][::-1], color=BLUE)
     right.set(xlabel="训练行数", title="问得最多的属性")
     figure.tight_layout()
+    return figure
+
+
+def learned_figure(results: dict[str, dict]) -> Figure:
+    """Right answers to unseen wordings against trainable parameters, one point an experiment, labelled with its rank."""
+    use_style()
+    figure, axes = plt.subplots(figsize=(7, 3.4))
+    for name, colour, wanted in (("七种线性层，上半部", BLUE, True), ("只有 q、o，八层", ORANGE, False)):
+        runs = [r["run"] | r["scores"]["music_held_out"] for r in results.values() if (len(r["run"]["lora"]["target_modules"]) > 2) == wanted]
+        runs.sort(key=lambda run: run["trainable_parameters"])
+        places, shares = [run["trainable_parameters"] for run in runs], [100 * run["share"] for run in runs]
+        spread = [[100 * (run["share"] - run["low"]) for run in runs], [100 * (run["high"] - run["share"]) for run in runs]]
+        axes.errorbar(places, shares, yerr=spread, fmt="o-", color=colour, capsize=3, label=name)
+        for place, share, run in zip(places, shares, runs, strict=True):
+            axes.annotate(f"r={run['lora']['rank']}", (place, share), textcoords="offset points", xytext=(5, -12), fontsize=8)
+    axes.set(xscale="log", xlabel="可训练参数", ylabel="音乐新问法答对（%）", ylim=(0, 104))
+    axes.legend(frameon=False)
+    return figure
+
+
+def spectra_figure(spectra: Sequence[Sequence[float]]) -> Figure:
+    """Share of the updates' energy (squared singular values) in their first components: median and range over the modules."""
+    use_style()
+    figure, axes = plt.subplots(figsize=(6, 3.2))
+    shares = np.array([np.cumsum(np.square(values)) / np.sum(np.square(values)) for values in spectra]) * 100
+    components = range(1, shares.shape[1] + 1)
+    axes.fill_between(components, shares.min(0), shares.max(0), color=BLUE, alpha=0.2, label="全部模块的范围")
+    axes.plot(components, np.median(shares, 0), color=BLUE, label="中位数")
+    axes.set(xlabel="前几个奇异方向", ylabel="占增量能量的比例（%）", ylim=(0, 103))
+    axes.legend(frameon=False, loc="lower right")
     return figure
 
 

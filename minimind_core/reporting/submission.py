@@ -20,7 +20,9 @@ CODE = (
     "minimind_core", "notebooks", "scripts", "benchmarks", "weights/base", "tests", "report/report.typ", "report/original_runs.json",
     "report/sections", "report/results", "dataset", "figures",
 )  # fmt: skip
-CODE_FILES = ("go.py", "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md", "CHANGELOG.md", "LICENSE")
+CODE_FILES = ("go.py", "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md", "CHANGELOG.md", "LICENSE",
+    "examples/history/workbook.toml", "examples/history/facts.csv",
+)  # fmt: skip
 SKIPPED = ("__pycache__", ".ipynb_checkpoints", "raw")  # dataset/raw holds other people's text
 EPOCH = (2026, 1, 1, 0, 0, 0)  # fixed file time: the same content gives the same zip
 
@@ -58,12 +60,13 @@ def collect(workbook: Workbook, run: str) -> dict[str, Path | str]:
     for name in (*CODE_FILES, *CODE):
         own = workbook.root / name if name.startswith(("report", "dataset", "figures")) else code / name
         for path in sorted(own.rglob("*")) if own.is_dir() else [own]:
-            if path.is_file() and not set(path.parts) & set(SKIPPED) and not path.name.startswith("."):
-                relative = path.relative_to(workbook.root if path.is_relative_to(workbook.root) else code)
+            relative = path.relative_to(workbook.root if path.is_relative_to(workbook.root) else code)
+            if path.is_file() and not set(relative.parts) & set(SKIPPED) and not path.name.startswith("."):
                 entries[f"minimind/{relative.as_posix()}"] = path
     entries["minimind/workbook.toml"] = workbook.root / "workbook.toml"
-    for name in ("adapter.safetensors", "metrics.csv", "run.json"):
-        entries[f"minimind/runs/{run}/{name}"] = adapter / name
+    for path in (adapter / name for name in ("adapter.safetensors", "metrics.csv", "quiz.csv", "confidence.json", "run.json")):
+        if path.is_file():
+            entries[f"minimind/runs/{run}/{path.name}"] = path
     for path in sorted(workbook.dataset.glob("*.*")):
         entries[f"dataset/{path.name}"] = path
     video = workbook.root / "report" / VIDEO
