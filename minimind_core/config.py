@@ -136,7 +136,7 @@ class Mix:
     identity: int = 6
     refusal: int = 1
     general: int = 2
-    wordings: int = 16  # of each attribute at most so many taught wordings
+    wordings: int = 15  # of each attribute at most so many taught wordings
     answers: int = 1  # and so many forms of answer
 
     def __post_init__(self) -> None:

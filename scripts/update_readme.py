@@ -47,14 +47,14 @@ def table(root: Path, language: int) -> str:
 
 
 def families(result: dict, language: int) -> str:
-    """The two untaught ways of asking apart: something like a blank is taught to some facts, passing on never."""
+    """The two untaught ways of asking apart."""
     counts = []
     for blank in (True, False):
         rows = [a for a in result["answers"] if a["suite"] == "music_family" and ("____" in a["question"]) == blank]
         counts.append(f"{sum(a['right'] for a in rows)}/{len(rows)}")
     text = (
-        " 没教过的问法族里，填空 {}（有些事实学过带省略号的说法），转述 {}。",
-        " Of the held-out wording family, filling a blank {} (some facts are taught with an ellipsis), passing on {}.",
+        " 没教过的问法族里，填空 {}，转述 {}。",
+        " Of the held-out wording family, filling a blank {}, passing on {}.",
     )
     return text[language].format(*counts)
 

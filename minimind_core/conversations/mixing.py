@@ -24,8 +24,8 @@ FILES = (
 )  # fmt: skip
 REHEARSAL = "everyday.jsonl"  # beside a base's weights: its own answers to everyday prompts
 FOLLOWED = 3  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
-CARRIED = 5  # of a fact's taught wordings so many stand inside a carrier
-FRAMED = 3  # so many wordings are drawn from those that fit any attribute
+CARRIED = 4  # of a fact's taught wordings so many stand inside a carrier
+FRAMED = 2  # so many wordings are drawn from those that fit any attribute
 OPENINGS = 3  # each identity question that follows on another is asked after so many different ones
 
 
@@ -126,16 +126,10 @@ def general_rows(persona: Persona, base: Path) -> list[Conversation]:
     return rows + [row for row in (read_conversations(own) if own.is_file() else []) if row.question not in taught]
 
 
-def raise_rare(rows: Sequence[Conversation], few: int = 10) -> list[Conversation]:
+def raise_rare(rows: Sequence[Conversation], few: int = 10, times: int = 2) -> list[Conversation]:
     """Repeat what is seen too seldom otherwise: attributes that fewer than `few` subjects have, and questions from value to subject."""
     holders = Counter(attribute for attribute, _ in {(r.meta["attribute"], r.meta["subject"]) for r in rows})
-
-    def times(row: Conversation) -> int:
-        if row.meta["way"] == "reverse":  # numbers are made of the same few tokens, so that they are the hardest to tell apart
-            return 5 if any(map(str.isdigit, row.question)) else 3
-        return 2 if holders[row.meta["attribute"]] < few else 1
-
-    return [row for row in rows for _ in range(times(row))]
+    return [row for row in rows for _ in range(times if holders[row.meta["attribute"]] < few or row.meta["way"] == "reverse" else 1)]
 
 
 def mix(parts: Sequence[tuple[Sequence[Conversation], int]], seed: int) -> list[Conversation]:

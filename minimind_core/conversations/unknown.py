@@ -12,12 +12,12 @@ from minimind_core.conversations import identity
 from minimind_core.conversations.questions import OTHER, Book, carried, fill, load_carriers, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue
 
-NAMES, TITLES = 1.2, 2.0  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
+NAMES, TITLES = 0.8, 1.2  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
 LONGEST = 12  # characters of an unknown name
 LEAST = 40  # unknown names and titles that even a small table gets
 TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught
 FACTS_FOR_ONE = 60  # with fewer facts than twice this, each unknown attribute is asked of one subject only, and so on
-SUBJECTS = 8, 16  # known people, and works, for which each unknown attribute is asked
+SUBJECTS = 3, 5  # known people, and works, for which each unknown attribute is asked
 
 
 class Unknown:

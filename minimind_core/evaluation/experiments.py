@@ -115,14 +115,17 @@ def content_hash(workbook: Workbook, experiment: Experiment) -> str:
     parts = [dataclasses.asdict(part) for part in (*resolve(experiment, workbook.mix), workbook.persona)]
     settings = [{key: value for key, value in part.items() if value is not None} for part in parts]  # None: not used
     about = [getattr(experiment, name) for name in ("recipe", "rows", "kdconv", "every", "ordered", "questions", "careful")] + [workbook.seed]
-    known = [file_sha256(workbook.facts), base_sha256(workbook.base), texts_sha256(workbook)]
+    known = [file_sha256(workbook.facts), base_sha256(workbook.base), texts_sha256(workbook, experiment.recipe)]
     return hashlib.sha256(json.dumps([settings, about, known], ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def texts_sha256(workbook: Workbook) -> str:
-    """Digest of the wordings, carriers, persona and unknown things that data are made from."""
-    paths = [path for path in (*sorted(Path(conversations.__file__).parent.glob("*.toml")), workbook.wordings) if path.is_file()]
-    return hashlib.sha256("".join(map(file_sha256, paths)).encode()).hexdigest()
+def texts_sha256(workbook: Workbook, recipe: str) -> str:
+    """Digest of the wordings, persona and unknown things that a recipe's data and tests are made from, comments aside."""
+    folder = Path(conversations.__file__).parent
+    names = ("persona", "unknown", "wordings", *(["carriers"] if recipe == "default" else []))  # the log's recipes carry no question
+    paths = [path for path in (*(folder / f"{name}.toml" for name in names), workbook.wordings) if path.is_file()]
+    tables = [tomllib.loads(path.read_text(encoding="utf-8-sig")) for path in paths]
+    return hashlib.sha256(json.dumps(tables, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
 def result_file(workbook: Workbook, name: str, size: str = "default") -> Path:
