@@ -17,7 +17,6 @@ from minimind_core.conversations.mixing import FILES, dataset_file, exposures
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.confidence import confidence_file
-from minimind_core.evaluation.experiments import in_group
 from minimind_core.evaluation.generation import Decoding
 from minimind_core.evaluation.quiz import read_quiz
 from minimind_core.evaluation.scoring import better_by_lookup, load_results, score_columns
@@ -100,7 +99,6 @@ def build_figures(workbook: Workbook, run: str) -> list[Path]:
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"chances": [], "floor": None}
     return [
         figures.save_figure(figures.confidence_figure(found["chances"], found["floor"]), workbook, "confidence"),
-        figures.save_figure(figures.learned_figure(in_group(workbook, "rank")), workbook, "learned"),
         figures.save_figure(figures.loss_figure(read_metrics(folder / "metrics.csv"), read_quiz(folder)), workbook, "loss"),
         figures.save_figure(figures.scores_figure(score_columns(load_results(workbook))), workbook, "scores"),
         figures.save_figure(figures.dataset_figure(read_conversations(dataset_file(workbook, "train"))), workbook, "dataset"),
