@@ -27,11 +27,11 @@ def asked(workbook, monkeypatch):
     return calibrate
 
 
-def test_the_floor_gives_up_no_more_of_the_right_answers_than_said(workbook, asked, monkeypatch):
+def test_the_floor_lies_a_margin_below_nearly_all_right_answers(workbook, asked, monkeypatch):
     judged = [(0.5 + i / 300, True) for i in range(90)] + [(0.1, False)] * 10
-    monkeypatch.setattr(confidence, "GIVEN_UP", 0.1)
+    monkeypatch.setattr(confidence, "LOWEST", 0.1)
     found = asked(judged)
-    assert found["floor"] == 0.5 + 9 / 300  # nine of ninety lie below
+    assert found["floor"] == confidence.MARGIN * (0.5 + 9 / 300)  # nine of ninety lie below that probability
     assert found["right"] == 90 and found["asked"] == 100
     decoding = confidence.careful(workbook, "main", Decoding(max_new_tokens=9))
     assert decoding == dataclasses.replace(Decoding(max_new_tokens=9), floor=found["floor"], fallback="抱歉，这个我不知道。")

@@ -21,7 +21,8 @@ from minimind_core.evaluation.suites import grade_all
 from minimind_core.files import write_json
 from minimind_core.training.runs import load_run, run_folder
 
-GIVEN_UP = 0.01  # share of the right answers that may fall below the floor
+LOWEST = 0.01  # share of the right validation answers that is taken for outliers
+MARGIN = 0.5  # the floor lies so far below the others: people ask in stranger ways than the validation questions do
 ENOUGH = 50  # right answers without which there is no floor
 ASKED = 400  # validation questions
 
@@ -32,7 +33,7 @@ def confidence_file(workbook: Workbook, name: str) -> Path:
 
 
 def calibrate(workbook: Workbook, name: str, decoding: Decoding | None = None, device: str = "auto") -> dict[str, Any]:
-    """Ask the validation questions, greedily unless told otherwise, and keep the probability that all but GIVEN_UP of the right answers reach.
+    """Ask the validation questions, greedily unless told otherwise, and keep MARGIN times the probability that all but LOWEST of the right answers reach.
 
     Without ENOUGH right answers to tell, no answer is held back.
     """
@@ -41,8 +42,8 @@ def calibrate(workbook: Workbook, name: str, decoding: Decoding | None = None, d
     verdicts = [graded.right for graded in grade_all(workbook, {"music_held_out": rows}, answers)]
     chances = sorted(a.chance for a, right in zip(answers, verdicts, strict=True) if right)
     found = {
-        "floor": chances[int(GIVEN_UP * len(chances))] if len(chances) >= ENOUGH else None,
-        "asked": len(rows), "right": len(chances), "given_up": GIVEN_UP,
+        "floor": MARGIN * chances[int(LOWEST * len(chances))] if len(chances) >= ENOUGH else None,
+        "asked": len(rows), "right": len(chances), "lowest": LOWEST, "margin": MARGIN,
         "chances": [[round(a.chance, 4), right] for a, right in zip(answers, verdicts, strict=True)],
     }  # fmt: skip
     write_json(confidence_file(workbook, name), found)
