@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -25,26 +26,32 @@ def use_style() -> None:
     """Chinese font from a package, white background, light grid."""
     font_manager.fontManager.addfont(str(pylopdf_fonts_zh_cn.sans_path()))
     matplotlib.rcParams.update({
-        "font.family": ["Noto Sans SC", "DejaVu Sans"], "axes.unicode_minus": False, "figure.dpi": 110, "savefig.dpi": 200,
+        "font.family": ["Noto Sans SC", "DejaVu Sans"], "axes.unicode_minus": False, "figure.dpi": 80, "savefig.dpi": 200,
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "font.size": 10,
         "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, GREY]), "svg.hashsalt": "minimind",
     })  # fmt: skip
 
 
+def blank(*shape: int, **settings: Any) -> tuple[Figure, Any]:
+    """A new figure and its axes in our style, forgotten by pyplot so that a notebook does not show it a second time."""
+    use_style()
+    figure, axes = plt.subplots(*shape, **settings)
+    plt.close(figure)
+    return figure, axes
+
+
 def save_figure(figure: Figure, workbook: Workbook, name: str) -> Path:
-    """Write figures/NAME.png and .svg and close the figure; returns the PNG's path."""
+    """Write figures/NAME.png and .svg; returns the PNG's path."""
     for suffix in ("svg", "png"):
         path = workbook.figures / f"{name}.{suffix}"
         with replacing(path) as temporary:
             figure.savefig(temporary, format=suffix, bbox_inches="tight", metadata={"Date": None} if suffix == "svg" else {})
-    plt.close(figure)
     return path
 
 
 def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) -> Figure:
     """Training loss (each step and running mean) and validation loss against steps, nats per answer token; `quiz` adds scores."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(7, 3.4))
+    figure, axes = blank(figsize=(7, 3.4))
     steps = [int(row["step"]) for row in metrics]
     axes.plot(steps, [float(row["loss"]) for row in metrics], color=BLUE, alpha=0.25, linewidth=0.8, label="训练损失（每步）")
     axes.plot(steps, [float(row["mean_loss"]) for row in metrics], color=BLUE, linewidth=1.8, label="训练损失（滑动平均）")
@@ -67,8 +74,7 @@ def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) ->
 
 def confidence_figure(chances: Sequence[tuple[float, bool]], floor: float | None) -> Figure:
     """How probable the model finds its answers to validation questions, the right and the wrong ones, with the floor."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(7, 2.8))
+    figure, axes = blank(figsize=(7, 2.8))
     groups = [[chance for chance, right in chances if right == wanted] for wanted in (True, False)]
     axes.hist(groups, bins=[i / 20 for i in range(21)], stacked=True, color=[BLUE, ORANGE], label=["答对", "答错"])
     if floor is not None:
@@ -80,8 +86,7 @@ def confidence_figure(chances: Sequence[tuple[float, bool]], floor: float | None
 
 def scores_figure(columns: dict[str, dict]) -> Figure:
     """Share of right answers by suite, one bar a column of scores, with 95 % Wilson intervals."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(9, 3.8))
+    figure, axes = blank(figsize=(9, 3.8))
     width = 0.84 / len(columns)
     colours = [GREY, BLUE, ORANGE, GREEN]
     for index, (name, column) in enumerate(columns.items()):
@@ -100,8 +105,7 @@ def scores_figure(columns: dict[str, dict]) -> Figure:
 
 def base_loss_figure(stages: Sequence[Sequence[tuple[int, float]]]) -> Figure:
     """Running mean of a base's training loss against tokens seen, one line a stage; each stage is (tokens, loss) points."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(7, 3.2))
+    figure, axes = blank(figsize=(7, 3.2))
     for points in stages:
         axes.plot([tokens / 1e6 for tokens, _ in points], [loss for _, loss in points])
     axes.set(xlabel="训练词元（百万）", ylabel="损失（nats / 词元）")
@@ -110,8 +114,7 @@ def base_loss_figure(stages: Sequence[Sequence[tuple[int, float]]]) -> Figure:
 
 def interleaved_figure(losses: Sequence[float], every: int) -> Figure:
     """Losses as a log printed them, and the same numbers split into the `every` batches that come round each epoch."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
+    figure, (left, right) = blank(1, 2, figsize=(8, 3.2), sharey=True)
     left.plot(range(1, len(losses) + 1), losses, color=GREY, linewidth=1)
     left.set(title="日志里的样子", xlabel="第几次打印", ylabel="损失（nats / 词元）")
     for index, colour in zip(range(every), (BLUE, ORANGE, GREEN, GREY), strict=False):
@@ -126,8 +129,7 @@ def interleaved_figure(losses: Sequence[float], every: int) -> Figure:
 
 def dataset_figure(rows: Sequence[Conversation]) -> Figure:
     """Rows of the training file by kind, and music rows by attribute."""
-    use_style()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), width_ratios=(1, 1.6))
+    figure, (left, right) = blank(1, 2, figsize=(7, 3.2), width_ratios=(1, 1.6))
     names = {"music": "音乐", "identity": "身份", "refusal": "拒答", "general": "闲聊"}
     kinds = Counter(names.get(row.meta.get("kind", ""), "其他") for row in rows)
     left.bar(list(kinds), list(kinds.values()), color=[BLUE, ORANGE, GREEN, GREY][: len(kinds)])
@@ -143,8 +145,7 @@ def dataset_figure(rows: Sequence[Conversation]) -> Figure:
 
 def learned_figure(results: dict[str, dict]) -> Figure:
     """Right answers to unseen wordings against trainable parameters, one point an experiment, labelled with its rank."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(7, 3.4))
+    figure, axes = blank(figsize=(7, 3.4))
     for name, colour, wanted in (("七种线性层，上半部", BLUE, True), ("只有 q、o，八层", ORANGE, False)):
         runs = [r["run"] | r["scores"]["music_held_out"] for r in results.values() if (len(r["run"]["lora"]["target_modules"]) > 2) == wanted]
         runs.sort(key=lambda run: run["trainable_parameters"])
@@ -160,8 +161,7 @@ def learned_figure(results: dict[str, dict]) -> Figure:
 
 def spectra_figure(spectra: Sequence[Sequence[float]]) -> Figure:
     """Share of the updates' energy (squared singular values) in their first components: median and range over the modules."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(6, 3.2))
+    figure, axes = blank(figsize=(6, 3.2))
     shares = np.array([np.cumsum(np.square(values)) / np.sum(np.square(values)) for values in spectra]) * 100
     components = range(1, shares.shape[1] + 1)
     axes.fill_between(components, shares.min(0), shares.max(0), color=BLUE, alpha=0.2, label="全部模块的范围")
@@ -173,8 +173,7 @@ def spectra_figure(spectra: Sequence[Sequence[float]]) -> Figure:
 
 def rank_figure(ranks: Sequence[int], presets: dict[str, Sequence[int]]) -> Figure:
     """Trainable parameters against rank for each preset of target modules."""
-    use_style()
-    figure, axes = plt.subplots(figsize=(6, 3.2))
+    figure, axes = blank(figsize=(6, 3.2))
     for name, counts in presets.items():
         axes.plot(ranks, [count / 1e6 for count in counts], "o-", label=name)
     axes.set(xlabel="秩 r", ylabel="可训练参数（百万）")

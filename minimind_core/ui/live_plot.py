@@ -10,7 +10,6 @@ from typing import Any
 
 import ipywidgets as widgets
 from IPython.display import Image, display
-from matplotlib import pyplot as plt
 
 from minimind_core.evaluation.quiz import Quiz, read_quiz
 from minimind_core.reporting.figures import loss_figure, save_figure
@@ -91,7 +90,6 @@ class TrainingPanel:
         if self.rows:
             figure, buffer = loss_figure(self.rows, self.quiz.scores), io.BytesIO()
             figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
-            plt.close(figure)
             self.picture.value = buffer.getvalue()
 
     def wait(self) -> None:
