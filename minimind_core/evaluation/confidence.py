@@ -35,9 +35,7 @@ def confidence_file(workbook: Workbook, name: str) -> Path:
 def calibrate(workbook: Workbook, name: str, decoding: Decoding | None = None, device: str = "auto") -> dict[str, Any]:
     """Ask the validation questions, greedily unless told otherwise, and keep a floor for the probability of an answer.
 
-    It is MARGIN times what all but LOWEST of the right answers reach.
-
-    Without ENOUGH right answers to tell, no answer is held back.
+    It is MARGIN times what all but LOWEST of the right answers reach. Without ENOUGH right answers to tell, no answer is held back.
     """
     rows = validation_rows(workbook)
     answers = generate(*load_run(workbook, name, device), [row.messages[:-1] for row in rows], decoding)

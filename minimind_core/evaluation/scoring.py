@@ -46,10 +46,12 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> d
             model, tokenizer = load_run(workbook, name)
             decoding = careful(workbook, name)
             graded = run_suites(model, tokenizer, workbook, suites, report=bar.update, decoding=decoding)
-            own = grade_all(workbook, suites, [replace(g.answer, text=g.answer.text if g.answer.own is None else g.answer.own) for g in graded])
-            extra = {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, own)}
+            own = graded
             if decoding.floor is not None:
-                extra |= {"floor": decoding.floor, "own_scores": summarize(own)["scores"]}
+                answers = [replace(g.answer, text=g.answer.text if g.answer.own is None else g.answer.own) for g in graded]
+                own = grade_all(workbook, suites, answers)
+                extra = {"floor": decoding.floor, "own_scores": summarize(own)["scores"]}
+            extra |= {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, own)}
     settings_file = run_folder(workbook, name) / "run.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
     result = {
