@@ -176,22 +176,18 @@ def generate(
 @torch.no_grad()
 def stream(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> Iterator[str]:
     """The growing answer of one dialogue, after every token; with a floor all at once, because only its end tells whether it stands."""
+    if decoding.floor is not None:
+        yield generate(model, tokenizer, [messages], decoding)[0].text
+        return
     session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding)
     ids: list[int] = []
-    text = ""
-    for step in range(decoding.max_new_tokens + 1):
-        before = session.log_chance
+    for _ in range(decoding.max_new_tokens):
         token = session.next()
-        if token.item() == END_ID or step == decoding.max_new_tokens:
+        if token.item() == END_ID:
             break
         ids.append(int(token))
-        text = tokenizer.decode(ids).rstrip("\ufffd")
-        if decoding.floor is None:
-            yield text
+        yield tokenizer.decode(ids).rstrip("\ufffd")
         session.advance(token)
-    chance = session.log_chance if token.item() == END_ID else before
-    if decoding.floor is not None:
-        yield text if decoding.stands(float(chance.exp())) else decoding.fallback
 
 
 @torch.no_grad()
