@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import random
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.collection.kdconv import Triple, agrees, compare, read_kdconv
 from minimind_core.config import load_workbook
-from minimind_core.conversations import doctor, mixing
-from minimind_core.conversations.questions import load_wordings, parse_wordings
+from minimind_core.conversations import doctor, identity, mixing
+from minimind_core.conversations.questions import fill, load_wordings, parse_wordings, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue, iterate_conversations, read_conversations
 from minimind_core.conversations.unknown import refusal_rows
 from minimind_core.errors import WorkbookError
@@ -82,6 +83,37 @@ def test_reverse_questions_are_asked_only_where_one_subject_has_the_value(workbo
     assert {row.meta["expected"] for row in reverse} == {"丙"} and all("丙" not in row.question for row in reverse)
 
 
+def test_an_answer_begins_with_what_its_question_gave(workbook):
+    book = load_wordings()
+    rows = [row for part in mixing.build_splits(workbook).values() for row in part if row.meta.get("way") in ("forward", "reverse")]
+    for row in rows:
+        given, wanted = (row.meta["subject"], row.meta["expected"])[:: 1 if row.meta["way"] == "forward" else -1]
+        if row.meta["way"] == "reverse":
+            if not wordings_for(book, row.meta["attribute"]).reverse_answers:
+                continue
+            given = next(fact.value for fact in read_facts(workbook.facts) if (fact.subject, fact.attribute) == (wanted, row.meta["attribute"]))
+        assert given in row.question and row.answer.strip("《").startswith(given.strip("《")) and wanted in row.answer
+
+
+def test_every_fact_is_also_asked_as_a_sentence_to_be_finished(workbook):
+    book = load_wordings()
+    rows = mixing.build_splits(workbook)["music_qa_train"]
+    for fact in read_facts(workbook.facts):
+        own = [row for row in rows if (row.meta["subject"], row.meta["attribute"]) == (fact.subject, fact.attribute)]
+        begun = [fill(begin, fact.subject, fact.attribute) for begin in wordings_for(book, fact.attribute).begin]
+        assert sum(any(begin in row.question for begin in begun) for row in own) >= mixing.BEGUN
+        assert not any("__" in row.question for row in own)  # filling a blank is left to the test
+
+
+def test_unknown_attributes_are_many_and_never_known(workbook):
+    rows = refusal_rows(read_facts(PROJECT / "dataset" / "facts.csv"), load_wordings(), workbook.persona, 1)
+    known = {fact.attribute for fact in read_facts(PROJECT / "dataset" / "facts.csv")}
+    made = identity.invented_attribute(random.Random(0), "work_attribute")
+    assert made not in known and "{" not in made
+    asked = [row.question for row in rows["refusal"] if row.meta["reason"] == "attribute"]
+    assert len(asked) > 600 and len(set(asked)) == len(asked)
+
+
 def test_follow_up_questions_leave_the_subject_to_the_first_turn(workbook):
     rows = [r for part in mixing.build_splits(workbook).values() for r in part if r.meta.get("way") == "follow"]
     assert rows
@@ -100,7 +132,7 @@ def test_exposures_count_every_answer_to_a_fact(workbook):
 def test_splits_partition_and_nothing_leaks(workbook):
     splits = mixing.build_splits(workbook)
     taught = {row.question for row in splits["train"]}
-    for name in ("music_qa_valid", "music_qa_test", "identity_test", "refusal_test"):
+    for name in ("music_qa_valid", "music_qa_test", "identity_test", "refusal_valid", "refusal_test"):
         assert splits[name] and not taught & {row.question for row in splits[name]}
 
 

@@ -76,6 +76,16 @@ def invented_title(rng: random.Random) -> str:
     return "《" + form.replace("{a}", rng.choice(names["title_words"])).replace("{b}", rng.choice(names["title_words"])) + "》"
 
 
+def invented_attribute(rng: random.Random, kind: str) -> str:
+    """Something that no table of facts holds about a person (`attribute`) or a work (`work_attribute`)."""
+    names, work = tables("unknown"), "work_" if kind.startswith("work") else ""
+    parts = {"{a}": "owners", "{b}": "qualities", "{c}": "actions" if work else "things"}
+    form = rng.choice(names[f"{kind}_forms"])
+    for mark, part in parts.items():
+        form = form.replace(mark, rng.choice(names[work + part]))
+    return form
+
+
 def held_out_part(items: Sequence[str], share: int = 5) -> tuple[list[str], list[str]]:
     """Every `share`-th item is kept for the test."""
     return [x for i, x in enumerate(items) if i % share != share - 1], list(items[share - 1 :: share])

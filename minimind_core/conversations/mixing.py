@@ -11,7 +11,7 @@ from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Mix, Persona, Workbook
 from minimind_core.conversations import identity
 from minimind_core.conversations.doctor import context, leaked
-from minimind_core.conversations.questions import Book, carried, fill, load_carriers, load_wordings, trimmed, wordings_for
+from minimind_core.conversations.questions import Book, Wordings, carried, fill, load_carriers, load_wordings, trimmed, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.conversations.unknown import refusal_rows
 from minimind_core.errors import WorkbookError
@@ -20,19 +20,21 @@ from minimind_core.files import write_jsonl
 Splits = dict[str, list[Conversation]]
 # What train.jsonl is mixed from; the others are only asked.
 FILES = (
-    "music_qa_train", "music_qa_valid", "music_qa_test", "identity", "identity_test", "refusal", "refusal_test", "general", "train",
+    "music_qa_train", "music_qa_valid", "music_qa_test", "identity", "identity_test",
+    "refusal", "refusal_valid", "refusal_test", "general", "train",
 )  # fmt: skip
 REHEARSAL = "everyday.jsonl"  # beside a base's weights: its own answers to everyday prompts
 FOLLOWED = 3  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
 CARRIED = 4  # of a fact's taught wordings so many stand inside a carrier
-FRAMED = 2  # so many wordings are drawn from those that fit any attribute
+FRAMED = 1  # so many wordings are drawn from those that fit any attribute
+BEGUN = 1  # and so many are the beginning of a sentence that the answer finishes
 OPENINGS = 3  # each identity question that follows on another is asked after so many different ones
 
 
 def music_rows(facts: Sequence[Fact], book: Book, seed: int, wordings: int = 0) -> Splits:
     """Every fact in every wording of its attribute, from value to subject where that is unique, and in dialogue.
 
-    An attribute with fewer than `wordings` of its own gets up to FRAMED that fit any, others for each fact.
+    An attribute with fewer than `wordings` of its own gets up to BEGUN and FRAMED more, others for each fact.
     """
     splits: Splits = {"music_qa_train": [], "music_qa_valid": [], "music_qa_test": []}
     rng = random.Random(seed)
@@ -40,7 +42,8 @@ def music_rows(facts: Sequence[Fact], book: Book, seed: int, wordings: int = 0) 
         words = wordings_for(book, fact.attribute)
         plain = max(1, len(words.train) - CARRIED)  # the first wordings stay bare, the others stand amid other words
         taught = [form if n < plain else carried(form, index * CARRIED + n) for n, form in enumerate(words.train)]
-        taught += rng.sample(load_carriers("frames"), max(0, min(FRAMED, wordings - len(taught))))
+        for forms, most in ((completions(words), BEGUN), (load_carriers("frames"), FRAMED)):
+            taught += rng.sample(forms, max(0, min(most, len(forms), wordings - len(taught))))
         named = (
             ("train", "forward", taught), ("valid", "held_out", words.valid),
             ("test", "held_out", words.held_out), ("test", "family", words.family),
@@ -51,6 +54,11 @@ def music_rows(facts: Sequence[Fact], book: Book, seed: int, wordings: int = 0) 
     for split, row in [*reverse_rows(facts, book), *follow_rows(facts, book, seed)]:
         splits[split].append(row)
     return splits
+
+
+def completions(words: Wordings) -> list[str]:
+    """Sentences that are to be finished with the value, amid words that ask for it."""
+    return [carrier.replace("{c}", begin) for begin in words.begin for carrier in load_carriers("completions")]
 
 
 def music_row(fact: Fact, answer: str, form: str, way: str) -> Conversation:
@@ -73,7 +81,7 @@ def reverse_rows(facts: Sequence[Fact], book: Book) -> Iterator[tuple[str, Conve
         words = wordings_for(book, fact.attribute)
         if holders[fact.attribute, fact.value] == 1:
             for number, (split, form) in enumerate(taught_and_asked(words.reverse)):
-                yield split, music_row(fact, words.answer(number), form, "reverse")
+                yield split, music_row(fact, words.answer(number, reverse=True), form, "reverse")
 
 
 def follow_rows(facts: Sequence[Fact], book: Book, seed: int) -> Iterator[tuple[str, Conversation]]:
@@ -108,8 +116,10 @@ def identity_rows(persona: Persona, taught: Sequence[Conversation], seed: int) -
         expected = identity.identity_expected(intent, persona)
         for split in splits:
             questions = identity.identity_questions(intent, split == "identity_test")
-            if intent == "follow" and split == "identity":  # who one is may be asked in any way after another question
+            if split == "identity" and intent == "follow":  # who one is may be asked in any way after another question
                 questions = questions + identity.identity_questions("name", False)
+            elif split == "identity":  # each bare and amid other words
+                questions = questions + [carried(question, rng.randrange(1000)) for question in questions]
             for number, question in enumerate(questions):
                 answer = identity.identity_answer(intent, persona, number)
                 row = dialogue(question, answer, kind="identity", intent=intent, expected=expected)

@@ -26,10 +26,13 @@ class Wordings:
     family: tuple[str, ...]
     reverse: tuple[str, ...] = ()
     follow: tuple[str, ...] = ()
+    reverse_answers: tuple[str, ...] = ()
+    begin: tuple[str, ...] = ()
 
-    def answer(self, number: int) -> str:
-        """The answer form that belongs to the n-th taught wording."""
-        return self.answers[number % len(self.answers)]
+    def answer(self, number: int, reverse: bool = False) -> str:
+        """The answer form that belongs to the n-th taught wording; one without answers of its own to reverse questions answers them alike."""
+        forms = reverse and self.reverse_answers or self.answers
+        return forms[number % len(forms)]
 
 
 Book = Mapping[str, Wordings]
@@ -41,7 +44,7 @@ def parse_wordings(text: str, place: str) -> Book:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise WorkbookError(f"{place}: 格式错误（{error}）。文字要用英文双引号括起来。") from error
-    known = {f.name for f in fields(Wordings)}
+    known, both = {f.name for f in fields(Wordings)}, ("{s}", "{v}")
     book = {}
     for attribute, table in tables.items():
         if not isinstance(table, dict) or table.keys() - known:
@@ -50,7 +53,7 @@ def parse_wordings(text: str, place: str) -> Book:
         if missing or not all(isinstance(v, list) and all(isinstance(x, str) for x in v) for v in table.values()):
             raise WorkbookError(f"{place}: [{attribute}] 的每一项都应是文字的列表，缺少 {'、'.join(sorted(missing)) or '无'}。")
         for name in table.keys() - {"follow"}:
-            for mark in {"reverse": ("{v}",), "answers": ("{s}", "{v}")}.get(name, ("{s}",)):
+            for mark in {"reverse": ("{v}",), "answers": both, "reverse_answers": both}.get(name, ("{s}",)):
                 bare = [form for form in table[name] if mark not in form]
                 if bare:
                     raise WorkbookError(f"{place}: [{attribute}] {name} 的“{bare[0]}”里没有 {mark}。请补上。")
@@ -79,7 +82,7 @@ def wordings_for(book: Book, attribute: str) -> Wordings:
 
 @cache
 def load_carriers(kind: str) -> tuple[str, ...]:
-    """A list of carriers.toml: carriers, frames or follow."""
+    """A list of carriers.toml: carriers, frames, completions or follow."""
     return tuple(tomllib.loads((files(__package__) / "carriers.toml").read_text(encoding="utf-8"))[kind])
 
 

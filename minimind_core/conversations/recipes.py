@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from minimind_core.collection.facts import LONGEST_VALUE, Fact, read_facts
+from minimind_core.collection.facts import LONGEST_VALUE, Fact
 from minimind_core.collection.kdconv import Dialogue, Triple, read_kdconv
 from minimind_core.config import Workbook
-from minimind_core.conversations.mixing import identity_rows, music_rows
-from minimind_core.conversations.questions import load_wordings
+from minimind_core.conversations.identity import identity_questions
+from minimind_core.conversations.mixing import identity_rows
 from minimind_core.conversations.schema import Conversation, Turn, dialogue
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
@@ -61,8 +61,7 @@ def without_fragments(rows: Rows) -> Rows:
 
 def few_identities(workbook: Workbook) -> Rows:
     """The handful of identity rows that the log's earlier versions had."""
-    taught = identity_rows(workbook.persona, [dialogue("你好", "你好。")], workbook.seed)["identity"]
-    return [row for row in taught if row.meta["intent"] in ("name", "maker")][:6]
+    return [row for row in all_identities(workbook) if row.meta["intent"] in ("name", "maker")][:6]
 
 
 def shuffled(rows: Rows, workbook: Workbook) -> Rows:
@@ -71,10 +70,9 @@ def shuffled(rows: Rows, workbook: Workbook) -> Rows:
 
 
 def all_identities(workbook: Workbook) -> Rows:
-    """The whole persona."""
-    facts = read_facts(workbook.facts)
-    taught = music_rows(facts, load_wordings(workbook.wordings), workbook.seed)["music_qa_train"]
-    return identity_rows(workbook.persona, taught, workbook.seed)["identity"]
+    """Every identity question of its own once and as it is; the log's team knew nothing of other words around it."""
+    rows = identity_rows(workbook.persona, [dialogue("你好", "你好。")], workbook.seed)["identity"]
+    return [row for row in rows if len(row.conversations) == 2 and row.question in identity_questions(row.meta["intent"], False)]
 
 
 def health_rows(workbook: Workbook) -> Rows:

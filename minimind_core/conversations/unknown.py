@@ -12,12 +12,13 @@ from minimind_core.conversations import identity
 from minimind_core.conversations.questions import OTHER, Book, carried, fill, load_carriers, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue
 
-NAMES, TITLES = 0.8, 1.2  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
+NAMES, TITLES, ATTRIBUTES = 0.8, 0.3, 1.4  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
 LONGEST = 12  # characters of an unknown name
-LEAST = 40  # unknown names and titles that even a small table gets
+LEAST = 40  # unknown names, titles and attributes that even a small table gets
 TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught
+WATCHED = 12  # every so many-th unknown thing is not taught but asked in the validation
 FACTS_FOR_ONE = 60  # with fewer facts than twice this, each unknown attribute is asked of one subject only, and so on
-SUBJECTS = 3, 5  # known people, and works, for which each unknown attribute is asked
+SUBJECTS = 3, 5  # known people, and works, for which the test asks each unknown attribute
 
 
 class Unknown:
@@ -26,6 +27,7 @@ class Unknown:
     def __init__(self, facts: Sequence[Fact], book: Book, seed: int) -> None:
         self.book, self.rng = book, random.Random(seed)
         self.facts, self.subjects = len(facts), {fact.subject for fact in facts}
+        self.named = {name.strip("《》") for fact in facts for name in (fact.subject, fact.value)}
         self.known = {fact.attribute for fact in facts}
         self.people, self.works = (sorted(s for s in self.subjects if s.startswith("《") == work) for work in (False, True))
         self.asked = {}
@@ -34,8 +36,8 @@ class Unknown:
             self.asked[title] = sorted(named & book.keys() or named)  # attributes with natural wordings where there are any
 
     def unseen(self, items: Sequence[str]) -> list[str]:
-        """Those of the items that no fact is about."""
-        return [item for item in items if item not in self.subjects]
+        """Those of the items that no fact names."""
+        return [item for item in items if item.strip("《》") not in self.named]
 
     def recombined(self, known: Sequence[str]) -> str:
         """The beginning of one known name and the end of another: nearly known, and so the hardest to tell apart."""
@@ -47,12 +49,23 @@ class Unknown:
         """So many different unknown names for each fact, two of three recombined from known ones; none is known or kept for the test."""
         found: dict[str, None] = {}
         for number in count():
-            if len(found) >= max(LEAST, int(share * self.facts)):
+            if len(found) >= self.wanted(share):
                 break
             name = self.recombined(known) if number % 3 and len(known) > LEAST // 2 else make(self.rng)
-            if name not in self.subjects and name not in avoid and len(name) <= LONGEST:
+            if self.unseen([name]) and name not in avoid and len(name) <= LONGEST:
                 found[name] = None
         return list(found)
+
+    def wanted(self, share: float) -> int:
+        """How many different unknown things are drawn."""
+        return max(LEAST, int(share * self.facts))
+
+    def attributes(self, kind: str) -> tuple[list[str], list[str]]:
+        """Unknown attributes to be taught, those put together from parts among them, and those kept for the test."""
+        taught, reserved = identity.held_out_part([a for a in identity.tables("unknown")[kind + "s"] if a not in self.known])
+        made = dict.fromkeys(identity.invented_attribute(self.rng, kind) for _ in range(4 * self.wanted(ATTRIBUTES)))
+        fresh = [name for name in made if name not in taught and not any(part in name for part in (*self.known, *reserved))]
+        return taught + fresh[: self.wanted(ATTRIBUTES)], reserved
 
     def pools(self) -> dict[str, tuple[list[str], list[str]]]:
         """Reason: (what is taught, what only the test asks about)."""
@@ -60,23 +73,24 @@ class Unknown:
         part = identity.held_out_part
         if self.people:
             pools["artist"] = part(self.unseen(names["artists"]) + self.invented(identity.invented_name, self.people, NAMES, names["artists"]))
-            pools["attribute"] = part([a for a in names["attributes"] if a not in self.known])
+            pools["attribute"] = self.attributes("attribute")
         if self.asked[True]:
             reserved = self.unseen(identity.quoted(names["titles"]))
             taught, held_out = part(self.unseen(identity.quoted(names["songs"])))
             invented = self.invented(identity.invented_title, self.works, TITLES, reserved + held_out)
             pools["title"] = taught + invented, held_out + reserved
-            pools["work_attribute"] = part([a for a in names["work_attributes"] if a not in self.known])
+            pools["work_attribute"] = self.attributes("work_attribute")
         pools["off_topic"] = part(names["off_topic"])
         return pools
 
-    def questions(self, reason: str, item: str, test: bool) -> list[str]:
-        """What is asked about an item, in held-out wordings for the test."""
+    def questions(self, reason: str, item: str, split: str) -> list[str]:
+        """What is asked about an item, in the split's own wordings."""
+        test = split == "refusal_test"
 
         def form(attribute: str) -> str:
             words = wordings_for(self.book, attribute)
-            if test:
-                return self.rng.choice(words.held_out)
+            if split != "refusal":
+                return self.rng.choice(words.held_out if test else words.valid)
             chosen = self.rng.choice(words.train)
             kind = self.rng.random()
             if kind < 0.2:
@@ -87,19 +101,19 @@ class Unknown:
             return [item]
         if reason in ("attribute", "work_attribute"):
             known, most = (self.people, SUBJECTS[0]) if reason == "attribute" else (self.works, SUBJECTS[1])
-            number = min(most, max(1, self.facts // FACTS_FOR_ONE), len(known))
+            number = min(most, max(1, self.facts // FACTS_FOR_ONE), len(known)) if test else 1
             return [fill(form(OTHER), subject, item) for subject in self.rng.sample(known, number)]
         attributes = self.asked[reason == "title"]
         return [fill(form(a), item, a) for a in self.rng.sample(attributes, min(TEST_QUESTIONS if test else 1, len(attributes)))]
 
 
 def refusal_rows(facts: Sequence[Fact], book: Book, persona: Persona, seed: int) -> dict[str, list[Conversation]]:
-    """Rows of `refusal` and `refusal_test`; the test asks about names that are never taught, in held-out wordings."""
+    """Rows of `refusal`, `refusal_valid` and `refusal_test`; the last two ask about things that are never taught, in wordings of their own."""
     unknown = Unknown(facts, book, seed)
-    splits: dict[str, list[Conversation]] = {"refusal": [], "refusal_test": []}
-    for reason, pool in unknown.pools().items():
-        for split, items in zip(splits, pool, strict=True):
-            questions = dict.fromkeys(q for item in items for q in unknown.questions(reason, item, split == "refusal_test"))
+    splits: dict[str, list[Conversation]] = {"refusal": [], "refusal_valid": [], "refusal_test": []}
+    for reason, (own, reserved) in unknown.pools().items():
+        for split, items in zip(splits, (*identity.held_out_part(own, WATCHED), reserved), strict=True):
+            questions = dict.fromkeys(q for item in items for q in unknown.questions(reason, item, split))
             for number, question in enumerate(questions):
                 answer = identity.refusal_answer(persona, number)
                 splits[split].append(dialogue(question, answer, kind="refusal", reason=reason, expected="不知道"))
