@@ -59,7 +59,7 @@ def main() -> int:
     workbook = load_workbook(Path(__file__).resolve().parents[1])
     profile = chosen_profile(PROFILES[workbook.profile], arguments)
     with process_group() as device:
-        if is_first() and not dataset_file(workbook, "music_qa_valid").is_file():
+        if is_first() and not dataset_file(workbook, "refusal_valid").is_file():
             write_dataset(workbook)
         wait_for_all()
         run = prepare_run(workbook, arguments.lora_name, profile, resume=arguments.resume, data=arguments.data_path, device=device)

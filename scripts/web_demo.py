@@ -22,7 +22,7 @@ with st.sidebar:
     temperature = st.slider("温度（0 为贪心）", 0.0, 1.5, 0.0, 0.1)
     penalty = st.slider("重复惩罚", 1.0, 1.5, Decoding().repetition_penalty, 0.05)
     longest = st.slider("最多词元", 16, 256, 64, 16)
-    unsure = st.toggle("没把握就说不知道", value=True)
+    unsure = st.toggle("把关：没把握就说不知道", value=True)
     if st.button("清空对话"):
         st.session_state.turns = []
 turns = st.session_state.setdefault("turns", [])

@@ -1,47 +1,113 @@
 import dataclasses
+import json
 
 import pytest
 
 from minimind_core.collection.facts import Fact, write_facts
+from minimind_core.conversations import identity
 from minimind_core.conversations.mixing import write_dataset
+from minimind_core.conversations.questions import load_carriers
 from minimind_core.evaluation import confidence
 from minimind_core.evaluation.generation import Answer, Decoding
+from minimind_core.evaluation.guard import Guard
+
+GUARD = Guard("不知道。", ("{s}出生于{v}。", "{s}的{a}是{v}。", "{v}是{s}的英文名。", "{s}是{v}的歌。"), floor=0.5)
+
+
+@pytest.mark.parametrize(("question", "answer", "passes"), [
+    ("周杰伦哪天出生", "周杰伦出生于1979年1月18日。", True),
+    ("梁心怡哪天出生", "梁静茹出生于1978年6月16日。", False),  # somebody else
+    ("谁的英文名是Jay Chou？", "jay chou是周杰伦的英文名。", True),  # the value was given
+    ("谁的英文名是Jay Chou？", "Leehom Wang是王力宏的英文名。", False),
+    ("谁的英文名是Jay Chou？", "周杰伦的英文名是Jay Chou。", True),
+    ("《半夏》是谁的歌", "《半岛铁盒》是周杰伦的歌。", False),
+    ("《 江南 》是谁的歌", "《江南》是林俊杰的歌", True),
+    ("周杰伦哪天出生\n周杰伦出生于1979年1月18日。\n英文名呢？", "周杰伦的英文名是Jay Chou。", True),  # named earlier in the dialogue
+    ("《天天想你》是谁的歌", "《天天》是陶喆的歌。", False),  # a title is compared whole
+    ("就是不知道谁唱的", "《就是我》是王力宏的歌。", False),
+    ("周杰伦的血型", "梁静茹的血型是钢琴。", False),  # whatever the attribute
+    ("今天天气怎么样", "我是小音，一个音乐问答助手。", True),  # no statement about the topic
+])  # fmt: skip
+def test_a_statement_about_something_else_is_held_back(question, answer, passes):
+    assert GUARD.passes(question, answer, 0.9) is passes
+
+
+@pytest.mark.parametrize(("form", "answer", "stated"), [
+    ("{s}是{v}的歌。", "《爱我还是他》是陶喆的歌。", ("《爱我还是他》", "陶喆")),
+    ("{s}收录在专辑{v}中。", "《江南》收录在专辑《第二天堂》中。", ("《江南》", "《第二天堂》")),
+    ("《{v}》是{s}的首张专辑。", "《Jay》是周杰伦的首张专辑。", ("周杰伦", "Jay")),
+    ("{s}，{s}出生于{v}。", "王菲，王菲出生于1969年8月8日。", ("王菲", "1969年8月8日")),
+    ("{s}，{s}出生于{v}。", "王菲，那英出生于1969年8月8日。", None),
+    ("{s}是{v}的歌。", "抱歉，这个我不知道。", None),
+])  # fmt: skip
+def test_a_statement_is_taken_apart(form, answer, stated):
+    assert Guard("不知道。", (form,)).stated(answer) == stated
+
+
+def test_what_the_model_says_of_itself_is_no_statement(workbook):
+    forms = {"answers": ["{s}是{v}。"], "train": ["{s}何时生"], "valid": ["{s}生日？"], "held_out": ["{s}几岁生"], "family": ["{s}生于__"]}
+    text = '["出生日期"]\n' + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in forms.items())
+    (workbook.dataset / "wordings.toml").write_text(text, encoding="utf-8")
+    guard = confidence.plain_guard(workbook)
+    assert "{s}是{v}。" not in guard.forms and "{s}的{a}是{v}。" in guard.forms
+    for intent in identity.INTENTS:
+        assert guard.stated(identity.identity_answer(intent, workbook.persona)) is None
+
+
+def test_only_statements_have_to_be_probable():
+    assert not GUARD.passes("周杰伦哪天出生", "周杰伦出生于1979年1月18日。", 0.49)
+    assert GUARD.passes("周杰伦哪天出生", "周杰伦出生于1979年1月18日。", 0.5)
+    assert GUARD.passes("你是谁", "我是小音。", 0.01)
 
 
 @pytest.fixture
 def asked(workbook, monkeypatch):
-    """Calibrates a run whose n-th answer has the n-th chance and is right as told."""
+    """Calibrates a run whose answer to a validation row is told by a function of the row and its number."""
     write_facts(workbook.facts, [Fact(f"人{i}", "星座", f"座{i}", "https://example.org", "2026-01-01") for i in range(100)])
     write_dataset(workbook)
     monkeypatch.setattr(confidence, "load_run", lambda *_: (None, None))
 
-    def calibrate(judged):
-        def answer(*_):
-            rows = confidence.validation_rows(workbook)
-            pairs = zip(rows, judged, strict=True)
-            return [Answer(row.meta["expected"] if right else "不对", 3, True, chance) for row, (chance, right) in pairs]
-
-        monkeypatch.setattr(confidence, "generate", answer)
+    def calibrate(answer):
+        rows = [row for rows in confidence.validation_suites(workbook).values() for row in rows]
+        monkeypatch.setattr(confidence, "generate", lambda *_: [Answer(*answer(n, row)) for n, row in enumerate(rows)])
         return confidence.calibrate(workbook, "main")
 
     return calibrate
 
 
-def test_the_floor_lies_a_margin_below_nearly_all_right_answers(workbook, asked, monkeypatch):
-    judged = [(0.5 + i / 300, True) for i in range(90)] + [(0.1, False)] * 10
-    monkeypatch.setattr(confidence, "LOWEST", 0.1)
-    found = asked(judged)
-    assert found["floor"] == confidence.MARGIN * (0.5 + 9 / 300)  # nine of ninety lie below that probability
-    assert found["right"] == 90 and found["asked"] == 100
+def statement(row, chance):
+    """A right answer to what is known, a made-up one about the subject that was asked for to what is not."""
+    return (row.answer if row.meta["kind"] == "music" else f"{row.question[-4:]}的星座是座1。"), 3, True, chance
+
+
+def test_the_floor_keeps_nearly_all_right_statements(workbook, asked):
+    found = asked(lambda n, row: statement(row, (n + 1) / 1000 if row.meta["kind"] == "music" else 0.9))
+    right = sorted(chance for chance, good in found["chances"] if good)
+    assert found["right"] == found["asked"] == len(right) and found["refused"] == 0 < found["unknown"]
+    kept = sum(chance >= found["floor"] for chance in right) / len(right)
+    assert confidence.KEPT <= kept < 1
     decoding = confidence.careful(workbook, "main", Decoding(max_new_tokens=9))
-    assert decoding == dataclasses.replace(Decoding(max_new_tokens=9), floor=found["floor"], fallback="抱歉，这个我不知道。")
-    assert confidence.careful(workbook, "main", Decoding(temperature=0.5)) == Decoding(temperature=0.5)
+    assert decoding.max_new_tokens == 9 and decoding.guard.floor == found["floor"] and decoding.guard.fallback == "抱歉，这个我不知道。"
+    assert "{s}的星座是{v}。" in decoding.guard.forms
+    sampled = confidence.careful(workbook, "main", Decoding(temperature=0.5))
+    assert sampled.guard == dataclasses.replace(decoding.guard, floor=None)
 
 
 def test_too_few_right_answers_set_no_floor(workbook, asked):
-    assert asked([(0.9, True)] * 10 + [(0.9, False)] * 90)["floor"] is None
-    assert confidence.careful(workbook, "main") == Decoding()
+    assert asked(lambda n, row: statement(row, 0.9) if n < 10 else ("不对", 3, True, 0.9))["floor"] is None
+    assert confidence.careful(workbook, "main").guard.floor is None
 
 
 def test_a_run_that_was_never_calibrated_says_what_it_thinks(workbook):
     assert confidence.careful(workbook, "other", Decoding(max_new_tokens=5)) == Decoding(max_new_tokens=5)
+
+
+def test_validation_questions_stand_amid_words_that_are_never_taught(workbook):
+    write_dataset(workbook)
+    carriers = load_carriers("valid")
+    assert not set(carriers) & set(load_carriers("carriers"))
+    ends = [tuple(carrier.split("{q}")) for carrier in carriers]
+    suites = confidence.validation_suites(workbook)
+    for rows in suites.values():
+        assert rows and all(any(row.question.startswith(a) and row.question.endswith(b) for a, b in ends) for row in rows)
+    assert all(len(row.conversations) == 4 for row in suites["music_follow"])

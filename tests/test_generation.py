@@ -3,6 +3,7 @@ import torch
 from conftest import random_model
 
 from minimind_core.evaluation.generation import Decoding, choose, generate, generate_ids, stream
+from minimind_core.evaluation.guard import Guard
 from minimind_core.modeling.tokenizer import END_ID
 
 PROMPTS = [[1, 5, 9, 200], [1, 5, 44], [1, 5, 9, 31, 7, 8, 90]]
@@ -55,16 +56,14 @@ def test_an_answers_chance_is_the_product_of_its_tokens_probabilities():
         assert chance == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_an_improbable_answer_gives_way_to_the_fallback(tokenizer):
+def test_what_the_guard_holds_back_gives_way_to_the_fallback(tokenizer):
     model, asked = random_model(), [[{"role": "user", "content": "你好"}]]
     (own,) = generate(model, tokenizer, asked, Decoding(max_new_tokens=3))
-    for floor, stands in ((own.chance * 0.99, True), (own.chance * 1.01, False)):
-        decoding = Decoding(max_new_tokens=3, floor=floor, fallback="不知道。")
+    for forms, passes in (((), True), ((own.text[:1] + "{s}{v}",), False)):  # any text after its first letter is a statement
+        decoding = Decoding(max_new_tokens=3, guard=Guard("不知道。", forms))
         (answer,) = generate(model, tokenizer, asked, decoding)
-        assert (answer.text, answer.own) == ((own.text, None) if stands else ("不知道。", own.text))
-        assert list(stream(model, tokenizer, asked[0], decoding))[-1] == ("不知道。" if not stands else own.text)
-    with pytest.raises(ValueError, match="together"):
-        Decoding(floor=0.5)
+        assert (answer.text, answer.own) == ((own.text, None) if passes else ("不知道。", own.text))
+        assert list(stream(model, tokenizer, asked[0], decoding))[-1] == answer.text
 
 
 def test_new_tokens_stay_within_the_limit():

@@ -109,7 +109,7 @@ def test_the_answer_browser_filters_by_everything_at_once():
     assert asked() == ["《乙》"]
     browser.words.value = "没有这个字"
     assert asked() == [] and "0 道" in browser.table.value
-    browser.words.value, browser.suite.value, browser.verdict.value = "", "", "没把握"
+    browser.words.value, browser.suite.value, browser.verdict.value = "", "", "拦下"
     assert asked() == ["谁做的"]
 
 

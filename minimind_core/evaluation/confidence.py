@@ -1,30 +1,29 @@
-"""Saying that one does not know: an answer that the model itself finds improbable is replaced by the refusal.
-
-Selective answering by the model's own probability (arXiv:1610.02136, arXiv:1705.08500). The floor is set on validation
-questions, which are about taught facts in a wording that is neither taught nor tested.
-"""
+"""How sure a run has to be: the guard's floor, set on validation questions about what it was taught; what it was not taught shows its worth."""
 
 from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
-from minimind_core.conversations.identity import refusal_answer
+from minimind_core.conversations.identity import INTENTS, identity_answer, refusal_answer, small_talk
 from minimind_core.conversations.mixing import dataset_file
-from minimind_core.conversations.schema import Conversation, read_conversations
-from minimind_core.evaluation.generation import Decoding, generate
+from minimind_core.conversations.questions import OTHER, load_carriers, load_wordings, trimmed, wordings_for
+from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
+from minimind_core.evaluation.generation import Decoding, generate, text_of
+from minimind_core.evaluation.guard import Guard, pattern
 from minimind_core.evaluation.suites import grade_all
 from minimind_core.files import write_json
 from minimind_core.training.runs import load_run, run_folder
 
-LOWEST = 0.01  # share of the right validation answers that is taken for outliers
-MARGIN = 0.5  # the floor lies so far below the others: people ask in stranger ways than the validation questions do
+KEPT = 0.98  # share of the right validation answers that a floor must not hold back
 ENOUGH = 50  # right answers without which there is no floor
-ASKED = 400  # validation questions
+ASKED = 300  # validation questions about facts at most, and about unknown things
 
 
 def confidence_file(workbook: Workbook, name: str) -> Path:
@@ -33,31 +32,62 @@ def confidence_file(workbook: Workbook, name: str) -> Path:
 
 
 def calibrate(workbook: Workbook, name: str, decoding: Decoding | None = None, device: str = "auto") -> dict[str, Any]:
-    """Ask the validation questions, greedily unless told otherwise, and keep a floor for the probability of an answer.
+    """Ask the validation questions, greedily unless told otherwise, and keep the highest floor that leaves KEPT of the right statements.
 
-    It is MARGIN times what all but LOWEST of the right answers reach. Without ENOUGH right answers to tell, no answer is held back.
+    Without ENOUGH right ones to tell, no statement is held back for being improbable.
     """
-    rows = validation_rows(workbook)
-    answers = generate(*load_run(workbook, name, device), [row.messages[:-1] for row in rows], decoding)
-    verdicts = [graded.right for graded in grade_all(workbook, {"music_held_out": rows}, answers)]
-    chances = sorted(a.chance for a, right in zip(answers, verdicts, strict=True) if right)
+    suites = validation_suites(workbook)
+    asked = [row.messages[:-1] for rows in suites.values() for row in rows]
+    graded = grade_all(workbook, suites, generate(*load_run(workbook, name, device), asked, decoding))
+    guard = plain_guard(workbook)
+    statements = [
+        (g.answer.chance, g.right and g.suite != "refusal")
+        for messages, g in zip(asked, graded, strict=True)
+        if guard.stated(g.answer.text) and guard.about(text_of(messages), g.answer.text)
+    ]
+    chances = sorted(chance for chance, good in statements if good)
+    known, unknown = ([g.right for g in graded if (g.suite == "refusal") == refusal] for refusal in (False, True))
     found = {
-        "floor": MARGIN * chances[int(LOWEST * len(chances))] if len(chances) >= ENOUGH else None,
-        "asked": len(rows), "right": len(chances), "lowest": LOWEST, "margin": MARGIN,
-        "chances": [[round(a.chance, 4), right] for a, right in zip(answers, verdicts, strict=True)],
+        "floor": chances[int((1 - KEPT) * len(chances))] if len(chances) >= ENOUGH else None, "kept": KEPT,
+        "asked": len(known), "right": sum(known), "unknown": len(unknown), "refused": sum(unknown),
+        "chances": [[round(chance, 4), good] for chance, good in statements],
     }  # fmt: skip
     write_json(confidence_file(workbook, name), found)
     return found
 
 
-def validation_rows(workbook: Workbook) -> list[Conversation]:
-    """At most ASKED validation questions, by the workbook's seed."""
-    rows = read_conversations(dataset_file(workbook, "music_qa_valid"))
-    return random.Random(workbook.seed).sample(rows, min(ASKED, len(rows)))
+def validation_suites(workbook: Workbook) -> dict[str, list[Conversation]]:
+    """Questions about taught facts, half of them forward, and about unknown things, each amid words that neither training nor test has."""
+    rng = random.Random(workbook.seed)
+    taught = read_conversations(dataset_file(workbook, "music_qa_train"))
+    suites = {
+        "music_held_out": (read_conversations(dataset_file(workbook, "music_qa_valid")), ASKED // 2),
+        **{f"music_{way}": ([row for row in taught if row.meta["way"] == way], ASKED // 4) for way in ("reverse", "follow")},
+        "refusal": (read_conversations(dataset_file(workbook, "refusal_valid")), ASKED),
+    }
+    return {suite: spoken(rng.sample(rows, min(most, len(rows)))) for suite, (rows, most) in suites.items()}
+
+
+def spoken(rows: Sequence[Conversation]) -> list[Conversation]:
+    """Every last question the way people might put it: what is validated on fluent questions is too sure of itself."""
+    carriers = load_carriers("valid")
+    asked = [dialogue(carriers[n % len(carriers)].replace("{q}", row.question), row.answer) for n, row in enumerate(rows)]
+    return [Conversation(conversations=row.conversations[:-2] + new.conversations, meta=row.meta) for row, new in zip(rows, asked, strict=True)]
+
+
+def plain_guard(workbook: Workbook) -> Guard:
+    """A guard that knows the taught forms of answers, but for those in which the model speaks of itself, and has no floor."""
+    book = trimmed(load_wordings(workbook.wordings), workbook.mix.wordings, workbook.mix.answers)
+    asked = [wordings_for(book, attribute) for attribute in dict.fromkeys([*(fact.attribute for fact in read_facts(workbook.facts)), OTHER])]
+    forms = dict.fromkeys(form for words in asked for form in words.answers + words.reverse_answers)
+    itself = [identity_answer(intent, workbook.persona) for intent in INTENTS] + [answer for _, answer in small_talk(workbook.persona)]
+    return Guard(refusal_answer(workbook.persona), tuple(form for form in forms if not any(map(pattern(form).fullmatch, itself))))
 
 
 def careful(workbook: Workbook, name: str, decoding: Decoding | None = None) -> Decoding:
-    """The decoding with the run's floor, if it has been calibrated; sampled answers are less probable, so that they get none."""
+    """The decoding with the run's guard, if it has been calibrated; sampled answers are less probable, so that they get no floor."""
     decoding, path = decoding or Decoding(), confidence_file(workbook, name)
-    floor = json.loads(path.read_text(encoding="utf-8"))["floor"] if path.is_file() else None
-    return decoding if floor is None or decoding.temperature > 0 else replace(decoding, floor=floor, fallback=refusal_answer(workbook.persona))
+    if not path.is_file():
+        return decoding
+    floor = json.loads(path.read_text(encoding="utf-8"))["floor"] if decoding.temperature == 0 else None
+    return replace(decoding, guard=replace(plain_guard(workbook), floor=floor))

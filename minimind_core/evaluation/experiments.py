@@ -47,7 +47,7 @@ class Experiment:
     every: int = 1  # facts about every n-th subject only
     ordered: bool = False  # training rows one kind and subject after another, as a file is that nobody has shuffled
     questions: int = 100  # at most so many of each suite
-    careful: bool = False  # say that one does not know where the answer is improbable
+    careful: bool = False  # with the guard
     mix: Settings = field(default_factory=dict)
     profile: Settings = field(default_factory=dict)
     train: Settings = field(default_factory=dict)
@@ -185,14 +185,14 @@ def perform(
         suites["music_seen"] = asked_as_taught(data, experiment.questions)
     if experiment.careful:
         calibrate(own, experiment.name, decoding)
-        decoding = careful(own, experiment.name, decoding)
-    graded = run_suites(model, tokenizer, own, suites, decoding=decoding)
+    used = careful(own, experiment.name, decoding) if experiment.careful else decoding
+    graded = run_suites(model, tokenizer, own, suites, decoding=used)
     metrics = read_metrics(folder / "metrics.csv")
     result = {
         **{key: getattr(experiment, key) for key in ("name", "group", "about", "lesson", "recipe")},
         "size": size, "content_hash": content_hash(workbook, experiment),
         "run": json.loads((folder / "run.json").read_text(encoding="utf-8")), "facts": len(read_facts(own.facts)),
-        "mix": dataclasses.asdict(mix), "decoding": dataclasses.asdict(decoding), **summarize(graded),
+        "mix": dataclasses.asdict(mix), "decoding": dataclasses.asdict(decoding), "floor": used.guard and used.guard.floor, **summarize(graded),
         "everyday": everyday_loss(workbook, model, tokenizer), "train_loss": float(metrics[-1]["mean_loss"]),
         "losses": [round(float(row["loss"]), 3) for row in metrics],
         "valid_losses": [[int(row["step"]), round(float(row["valid_loss"]), 4)] for row in metrics if row["valid_loss"]],

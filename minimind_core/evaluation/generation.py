@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from minimind_core.conversations.schema import Conversation
+from minimind_core.evaluation.guard import Guard
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, Message, encode_prompt, shared_prefix
 from minimind_core.training.batches import encode_rows, make_batch
@@ -26,18 +27,11 @@ class Decoding:
     top_p: float = 0.9  # sampled tokens come from the smallest set with this probability; unused when greedy
     repetition_penalty: float = 1.3  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
     seed: int = 42
-    floor: float | None = None  # an answer with a lower probability is replaced by `fallback`; None: all answers stand
-    fallback: str | None = None
+    guard: Guard | None = None  # replaces some answers; None: all are given as they are
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.repetition_penalty < 1:
             raise ValueError("max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and repetition_penalty >= 1 are required")
-        if (self.floor is None) != (self.fallback is None):
-            raise ValueError("floor and fallback go together")
-
-    def stands(self, chance: float) -> bool:
-        """Whether an answer of this probability is given as it is."""
-        return self.floor is None or chance >= self.floor
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Answer:
     new_tokens: int  # the end token not counted
     ended: bool  # the model ended by itself, before the limit
     chance: float = 1.0  # probability of the whole answer, as the model gives it before any penalty
-    own: str | None = None  # what the model would have said, where the fallback stands instead
+    own: str | None = None  # what the model would have said, where the guard's fallback stands instead
 
     def as_dict(self) -> dict:
         """JSON-ready fields."""
@@ -142,6 +136,11 @@ def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decodi
     return list(zip(answers, ended, chances, strict=True))
 
 
+def text_of(messages: Sequence[Message]) -> str:
+    """All that is said in a dialogue."""
+    return "\n".join(message["content"] for message in messages)
+
+
 def fitting_prompt(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> list[int]:
     """The prompt's ids, its beginning cut off where prompt and answer would not fit the rotary table."""
     room = model.config.max_positions - decoding.max_new_tokens
@@ -167,16 +166,22 @@ def generate(
         chosen = order[start : start + batch_size]
         for index, (ids, ended, chance) in zip(chosen, generate_ids(model, [prompts[i] for i in chosen], decoding), strict=True):
             text = tokenizer.decode(ids).strip()
-            answer = Answer(text, len(ids), ended, chance)
-            answers[index] = answer if decoding.stands(chance) else replace(answer, text=decoding.fallback, own=text)
+            answers[index] = guarded(Answer(text, len(ids), ended, chance), text_of(dialogues[index]), decoding)
         report(len(chosen))
     return [answers[i] for i in range(len(prompts))]
 
 
+def guarded(answer: Answer, dialogue: str, decoding: Decoding) -> Answer:
+    """The answer, or the fallback where the guard holds it back."""
+    if decoding.guard is None or decoding.guard.passes(dialogue, answer.text, answer.chance):
+        return answer
+    return replace(answer, text=decoding.guard.fallback, own=answer.text)
+
+
 @torch.no_grad()
 def stream(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> Iterator[str]:
-    """The growing answer of one dialogue, after every token; with a floor all at once, because only its end tells whether it stands."""
-    if decoding.floor is not None:
+    """The growing answer of one dialogue, after every token; with a guard all at once, because only its end tells whether it stands."""
+    if decoding.guard is not None:
         yield generate(model, tokenizer, [messages], decoding)[0].text
         return
     session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding)

@@ -16,8 +16,8 @@ from minimind_core.config import PROFILES, Workbook
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.errors import WorkbookError
-from minimind_core.evaluation.confidence import careful
-from minimind_core.evaluation.generation import confident_shares
+from minimind_core.evaluation.confidence import careful, plain_guard
+from minimind_core.evaluation.generation import Decoding, confident_shares, guarded, text_of
 from minimind_core.evaluation.metrics import mcnemar
 from minimind_core.evaluation.retrieval import Lookup
 from minimind_core.evaluation.suites import Graded, grade_all, load_suites, run_suites, summarize
@@ -38,19 +38,22 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> d
     suites = load_suites(workbook, PROFILES[profile or workbook.profile].test_questions)
     started = time.monotonic()
     extra: dict[str, Any] = {}
-    with tqdm(total=sum(map(len, suites.values())), desc=f"测试 {name}", unit="题", disable=None) as bar:
+    asked = [row for rows in suites.values() for row in rows]
+    with tqdm(total=len(asked), desc=f"测试 {name}", unit="题", disable=None) as bar:
         if name == "retrieval":
-            lookup = Lookup(read_conversations(dataset_file(workbook, "train")))
-            graded = grade_all(workbook, suites, [lookup.answer(row) for rows in suites.values() for row in rows])
+            lookup, decoding = Lookup(read_conversations(dataset_file(workbook, "train"))), Decoding(guard=plain_guard(workbook))
+            answers = [guarded(lookup.answer(row), text_of(row.messages[:-1]), decoding) for row in asked]
+            graded = grade_all(workbook, suites, answers)
         else:
             model, tokenizer = load_run(workbook, name)
             decoding = careful(workbook, name)
             graded = run_suites(model, tokenizer, workbook, suites, report=bar.update, decoding=decoding)
-            own = graded
-            if decoding.floor is not None:
-                answers = [replace(g.answer, text=g.answer.text if g.answer.own is None else g.answer.own) for g in graded]
-                own = grade_all(workbook, suites, answers)
-                extra = {"floor": decoding.floor, "own_scores": summarize(own)["scores"]}
+        own = graded
+        if decoding.guard is not None:
+            answers = [replace(g.answer, text=g.answer.text if g.answer.own is None else g.answer.own) for g in graded]
+            own = grade_all(workbook, suites, answers)
+            extra = {"floor": decoding.guard.floor, "own_scores": summarize(own)["scores"]}
+        if name != "retrieval":
             extra |= {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, own)}
     settings_file = run_folder(workbook, name) / "run.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
@@ -101,11 +104,11 @@ def better_by_lookup(results: dict[str, dict[str, Any]], run: str) -> list[str]:
 
 
 def score_columns(results: dict[str, dict[str, Any]], names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Scores to be set side by side, by label: of the named results that there are, or of all; a run's own answers before those with its floor."""
+    """Scores to be set side by side, by label: of the named results that there are, or of all; a run's own answers before the guarded ones."""
     columns = {}
     for name in [name for name in names or results if name in results]:
         if "own_scores" in results[name]:
-            columns[f"{name}，不设把握线"] = results[name]["own_scores"]
+            columns[f"{name}，不把关"] = results[name]["own_scores"]
         columns[name] = results[name]["scores"]
     return columns
 

@@ -81,7 +81,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "team": workbook.persona.team, "members": list(workbook.members), "course": workbook.course,
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
         "samples": sample_rows(workbook), "run": result["run"], "suites": SUITES, "artists": list(workbook.artists),
-        "results": score_columns(results, ("base", "retrieval", run)), "floor": result.get("floor"),
+        "results": score_columns(results, ("base", "retrieval", run)), "floor": result.get("floor"), "guarded": "own_scores" in result,
         "lost": [SUITES[suite] for suite in better_by_lookup(results, run)], "details": result["details"],
         "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),

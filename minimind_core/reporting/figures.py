@@ -73,10 +73,10 @@ def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) ->
 
 
 def confidence_figure(chances: Sequence[tuple[float, bool]], floor: float | None) -> Figure:
-    """How probable the model finds its answers to validation questions, the right and the wrong ones, with the floor."""
+    """How probable the model finds its statements in the validation: right ones, and others (wrong, or about unknown things), with the floor."""
     figure, axes = blank(figsize=(7, 2.8))
     groups = [[chance for chance, right in chances if right == wanted] for wanted in (True, False)]
-    axes.hist(groups, bins=[i / 20 for i in range(21)], stacked=True, color=[BLUE, ORANGE], label=["答对", "答错"])
+    axes.hist(groups, bins=[i / 20 for i in range(21)], stacked=True, color=[BLUE, ORANGE], label=["答对", "答错，或问的是没学过的内容"])
     if floor is not None:
         axes.axvline(floor, color=GREY, linestyle="--", label=f"把握线 {floor:.2f}")
     axes.set(xlabel="整句回答的概率", ylabel="验证题数")

@@ -64,7 +64,7 @@ class ClassShow(ChatPanel):
         self.asker = widgets.ToggleButtons(options=["本队", "别的队"], description="提问")
         self.temperature = widgets.FloatSlider(min=0, max=1.5, step=0.1, description="温度")
         self.penalty = widgets.FloatSlider(value=Decoding().repetition_penalty, min=1, max=1.5, step=0.05, description="重复惩罚")
-        self.careful = widgets.Checkbox(value=True, description="没把握就说不知道", indent=False, layout=widgets.Layout(width="auto"))
+        self.careful = widgets.Checkbox(value=True, description="把关：没把握就说不知道", indent=False, layout=widgets.Layout(width="auto"))
         self.reset = widgets.Button(description="清空")
         self.reset.on_click(lambda _: self.clear())
         self.verdicts = [widgets.Button(description=name, button_style=style, disabled=True) for name, style in VERDICTS.items()]

@@ -68,7 +68,7 @@ class AnswerBrowser:
     VERDICTS: ClassVar[dict[str, Callable[[dict], bool]]] = {
         "答错": lambda a: not a["right"],
         "答对": lambda a: a["right"],
-        "没把握": lambda a: "own" in a,  # the floor made it say that it does not know
+        "拦下": lambda a: "own" in a,  # the guard made it say that it does not know
         "全部": lambda a: True,
     }
 
