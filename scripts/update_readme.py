@@ -35,7 +35,7 @@ def table(root: Path, language: int) -> str:
     """The Markdown table; language 0 is Chinese, 1 English."""
     results = load_results(load_workbook(root))
     columns = score_columns(results, ("base", "retrieval", "main"))
-    heads = [name if language == 0 else name.replace("，不设把握线", ", no floor") for name in columns]
+    heads = [name if language == 0 else name.replace("，不把关", ", unguarded") for name in columns]
     lines = [f"| {('测试', 'test')[language]} | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
     for key, labels in ROWS.items():
         scores = [column[key] for column in columns.values()]
@@ -53,8 +53,8 @@ def families(result: dict, language: int) -> str:
         rows = [a for a in result["answers"] if a["suite"] == "music_family" and ("____" in a["question"]) == blank]
         counts.append(f"{sum(a['right'] for a in rows)}/{len(rows)}")
     text = (
-        " 没教过的问法族里，填空 {}，转述 {}。",
-        " Of the held-out wording family, filling a blank {}, passing on {}.",
+        " 没教过的问法族里，填空 {}，转述 {}（训练里没有空格，但有要接完的上半句）。",
+        " Of the held-out wording family, filling a blank {}, passing on {} (no blanks are taught, but sentences to be completed are).",
     )
     return text[language].format(*counts)
 

@@ -12,6 +12,7 @@ from conftest import PROJECT
 
 from minimind_core.cli import main
 from minimind_core.config import PROFILES, Mix
+from minimind_core.conversations.schema import dialogue
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation import experiments
 from minimind_core.evaluation.experiments import Experiment, content_hash, finished, load_experiments, perform, resolve, result_file, sized, thinned
@@ -68,6 +69,12 @@ def test_thinning_keeps_whole_subjects(workbook):
     kept = thinned(facts, 2)
     assert 0 < len(kept) < len(facts)
     assert all((fact in kept) == (fact.subject in {f.subject for f in kept}) for fact in facts)
+
+
+def test_only_identity_is_thinned_with_the_subjects():
+    rows = [dialogue(f"问{i}", "答", kind="identity" if i % 2 else "music") for i in range(20)]
+    kept = experiments.thinned_identity(rows, 5)
+    assert [r for r in kept if r.meta["kind"] == "music"] == rows[::2] and len(kept) == 12
 
 
 def test_a_result_is_kept_until_something_it_depends_on_changes(workbook):

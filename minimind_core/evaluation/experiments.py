@@ -110,6 +110,12 @@ def thinned(facts: Sequence[Fact], every: int) -> list[Fact]:
     return [fact for fact in facts if fact.subject in kept]
 
 
+def thinned_identity(rows: Sequence[Conversation], every: int) -> list[Conversation]:
+    """Of the identity rows every n-th, so that they do not outweigh the facts that are left."""
+    kept = set([i for i, row in enumerate(rows) if row.meta["kind"] == "identity"][::every])
+    return [row for i, row in enumerate(rows) if row.meta["kind"] != "identity" or i in kept]
+
+
 def content_hash(workbook: Workbook, experiment: Experiment) -> str:
     """Changes when anything that the result depends on changes, the code aside: settings, facts, texts, persona, seed or base."""
     parts = [dataclasses.asdict(part) for part in (*resolve(experiment, workbook.mix), workbook.persona)]
@@ -151,6 +157,8 @@ def prepare_data(own: Workbook, workbook: Workbook, experiment: Experiment, kdco
         facts = [f for f in facts if (f.subject, f.attribute) in taught] or facts[: experiment.rows]
     write_facts(own.facts, facts)
     write_dataset(own)
+    if experiment.recipe == "default" and experiment.every > 1:
+        write_jsonl(data, [row.model_dump() for row in thinned_identity(read_conversations(data), experiment.every)])
     if experiment.ordered:
         rows = sorted(read_conversations(data), key=lambda row: (row.meta["kind"], row.meta.get("subject", "")))
         write_jsonl(data, [row.model_dump() for row in rows])
