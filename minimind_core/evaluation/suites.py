@@ -28,6 +28,11 @@ SUITES = {
 }
 
 
+def suite_labels(topic: str) -> dict[str, str]:
+    """The suites' names on any topic."""
+    return {suite: label.replace("音乐", topic) for suite, label in SUITES.items()}
+
+
 @dataclass(frozen=True)
 class Graded:
     """A test question with its answer and verdict."""

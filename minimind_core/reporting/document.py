@@ -20,7 +20,7 @@ from minimind_core.evaluation.confidence import confidence_file
 from minimind_core.evaluation.generation import Decoding
 from minimind_core.evaluation.quiz import read_quiz
 from minimind_core.evaluation.scoring import better_by_lookup, load_results, score_columns
-from minimind_core.evaluation.suites import SUITES
+from minimind_core.evaluation.suites import suite_labels
 from minimind_core.files import replacing, write_json
 from minimind_core.modeling.lora import LoraLinear
 from minimind_core.reporting import figures
@@ -75,14 +75,14 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
     metrics = read_metrics(run_folder(workbook, run) / "metrics.csv")
     validated = [row for row in metrics if row["valid_loss"]]
     picks = [validated[round(i * (len(validated) - 1) / 8)] for i in range(9)] if len(validated) > 9 else validated
-    music = ("music_held_out",)
+    music, topic = ("music_held_out",), workbook.persona.topic
     return {
         "persona": {"name": workbook.persona.name, "scope": workbook.persona.scope, "topic": workbook.persona.topic},
         "team": workbook.persona.team, "members": list(workbook.members), "course": workbook.course,
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
-        "samples": sample_rows(workbook), "run": result["run"], "suites": SUITES, "artists": list(workbook.artists),
+        "samples": sample_rows(workbook), "run": result["run"], "suites": suite_labels(topic), "artists": list(workbook.artists),
         "results": score_columns(results, ("base", "retrieval", run)), "floor": result.get("floor"), "guarded": "own_scores" in result,
-        "lost": [SUITES[suite] for suite in better_by_lookup(results, run)], "details": result["details"],
+        "lost": [suite_labels(topic)[suite] for suite in better_by_lookup(results, run)], "details": result["details"],
         "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
         "music": examples(result, music, True, 6), "mistakes": examples(result, music, False, 5),
@@ -94,14 +94,14 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
 
 def build_figures(workbook: Workbook, run: str) -> list[Path]:
     """All pictures of the report."""
-    folder = run_folder(workbook, run)
+    folder, topic = run_folder(workbook, run), workbook.persona.topic
     path = confidence_file(workbook, run)
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"chances": [], "floor": None}
     return [
         figures.save_figure(figures.confidence_figure(found["chances"], found["floor"]), workbook, "confidence"),
-        figures.save_figure(figures.loss_figure(read_metrics(folder / "metrics.csv"), read_quiz(folder)), workbook, "loss"),
-        figures.save_figure(figures.scores_figure(score_columns(load_results(workbook))), workbook, "scores"),
-        figures.save_figure(figures.dataset_figure(read_conversations(dataset_file(workbook, "train"))), workbook, "dataset"),
+        figures.save_figure(figures.loss_figure(read_metrics(folder / "metrics.csv"), read_quiz(folder), topic), workbook, "loss"),
+        figures.save_figure(figures.scores_figure(score_columns(load_results(workbook)), topic), workbook, "scores"),
+        figures.save_figure(figures.dataset_figure(read_conversations(dataset_file(workbook, "train")), topic), workbook, "dataset"),
     ]
 
 

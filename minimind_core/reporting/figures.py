@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from minimind_core.config import Workbook
 from minimind_core.conversations.schema import Conversation
-from minimind_core.evaluation.suites import SUITES
+from minimind_core.evaluation.suites import SUITES, suite_labels
 from minimind_core.files import replacing
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8A8A8A"  # Okabe and Ito's colour-blind safe palette
@@ -49,7 +49,7 @@ def save_figure(figure: Figure, workbook: Workbook, name: str) -> Path:
     return path
 
 
-def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) -> Figure:
+def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = (), topic: str = "音乐") -> Figure:
     """Training loss (each step and running mean) and validation loss against steps, nats per answer token; `quiz` adds scores."""
     figure, axes = blank(figsize=(7, 3.4))
     steps = [int(row["step"]) for row in metrics]
@@ -62,7 +62,7 @@ def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) ->
     if quiz:
         right = axes.twinx()
         right.spines["right"].set_visible(True)
-        for name, label, colour, mark in (("identity", "身份小测", GREEN, "s--"), ("music_held_out", "音乐小测（没学过的问法）", GREY, "^--")):
+        for name, label, colour, mark in (("identity", "身份小测", GREEN, "s--"), ("music_held_out", f"{topic}小测（没学过的问法）", GREY, "^--")):
             points = [(int(row["step"]), 100 * float(row[name])) for row in quiz if row.get(name) not in ("", None)]
             axes.plot([], [], mark, color=colour, markersize=4, label=label)
             right.plot(*zip(*points, strict=True), mark, color=colour, markersize=4) if points else None
@@ -84,7 +84,7 @@ def confidence_figure(chances: Sequence[tuple[float, bool]], floor: float | None
     return figure
 
 
-def scores_figure(columns: dict[str, dict]) -> Figure:
+def scores_figure(columns: dict[str, dict], topic: str = "音乐") -> Figure:
     """Share of right answers by suite, one bar a column of scores, with 95 % Wilson intervals."""
     figure, axes = blank(figsize=(9, 3.8))
     width = 0.84 / len(columns)
@@ -99,7 +99,7 @@ def scores_figure(columns: dict[str, dict]) -> Figure:
         for x, share, score in zip(places, shares, scores, strict=True):
             axes.text(x, 100 * score["high"] + 2, f"{share:.0f}", ha="center", fontsize=7)
     axes.set(ylabel="答对的比例（%）", ylim=(0, 114), xticks=range(len(SUITES)))
-    axes.set_xticklabels([label.replace("（", "\n（") for label in SUITES.values()], fontsize=9)
+    axes.set_xticklabels([label.replace("（", "\n（") for label in suite_labels(topic).values()], fontsize=9)
     axes.legend(frameon=False, ncols=len(columns), loc="upper left", bbox_to_anchor=(0, 1.13))
     return figure
 
@@ -128,10 +128,10 @@ def interleaved_figure(losses: Sequence[float], every: int) -> Figure:
     return figure
 
 
-def dataset_figure(rows: Sequence[Conversation]) -> Figure:
-    """Rows of the training file by kind, and music rows by attribute."""
+def dataset_figure(rows: Sequence[Conversation], topic: str = "音乐") -> Figure:
+    """Rows of the training file by kind, and the topic's rows by attribute."""
     figure, (left, right) = blank(1, 2, figsize=(7, 3.2), width_ratios=(1, 1.6))
-    names = {"music": "音乐", "identity": "身份", "refusal": "拒答", "general": "闲聊"}
+    names = {"music": topic, "identity": "身份", "refusal": "拒答", "general": "闲聊"}
     kinds = Counter(names.get(row.meta.get("kind", ""), "其他") for row in rows)
     left.bar(list(kinds), list(kinds.values()), color=[BLUE, ORANGE, GREEN, GREY][: len(kinds)])
     for index, value in enumerate(kinds.values()):
