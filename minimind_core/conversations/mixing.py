@@ -27,7 +27,7 @@ REHEARSAL = "everyday.jsonl"  # beside a base's weights: its own answers to ever
 FOLLOWED = 3  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
 CARRIED = 4  # of a fact's taught wordings so many stand inside a carrier
 FRAMED = 1  # so many wordings are drawn from those that fit any attribute
-BEGUN = 1  # and so many are the beginning of a sentence that the answer finishes
+BEGUN = 1  # and so many are a sentence without its end
 OPENINGS = 3  # each identity question that follows on another is asked after so many different ones
 
 
@@ -116,10 +116,9 @@ def identity_rows(persona: Persona, taught: Sequence[Conversation], seed: int) -
         expected = identity.identity_expected(intent, persona)
         for split in splits:
             questions = identity.identity_questions(intent, split == "identity_test")
-            if split == "identity" and intent == "follow":  # who one is may be asked in any way after another question
-                questions = questions + identity.identity_questions("name", False)
-            elif split == "identity":  # each bare and amid other words
-                questions = questions + [carried(question, rng.randrange(1000)) for question in questions]
+            if split == "identity":  # who one is may be asked in any way after another question; all else bare and amid other words
+                names = identity.identity_questions("name", False)
+                questions = questions + (names if intent == "follow" else [carried(question, rng.randrange(1000)) for question in questions])
             for number, question in enumerate(questions):
                 answer = identity.identity_answer(intent, persona, number)
                 row = dialogue(question, answer, kind="identity", intent=intent, expected=expected)

@@ -43,7 +43,7 @@ def calibrate(workbook: Workbook, name: str, decoding: Decoding | None = None, d
     statements = [
         (g.answer.chance, g.right and g.suite != "refusal")
         for messages, g in zip(asked, graded, strict=True)
-        if guard.stated(g.answer.text) and guard.about(text_of(messages), g.answer.text)
+        if guard.about(text_of(messages), g.answer.text)
     ]
     chances = sorted(chance for chance, good in statements if good)
     known, unknown = ([g.right for g in graded if (g.suite == "refusal") == refusal] for refusal in (False, True))

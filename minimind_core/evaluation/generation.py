@@ -166,16 +166,16 @@ def generate(
         chosen = order[start : start + batch_size]
         for index, (ids, ended, chance) in zip(chosen, generate_ids(model, [prompts[i] for i in chosen], decoding), strict=True):
             text = tokenizer.decode(ids).strip()
-            answers[index] = guarded(Answer(text, len(ids), ended, chance), text_of(dialogues[index]), decoding)
+            answers[index] = guarded(Answer(text, len(ids), ended, chance), text_of(dialogues[index]), decoding.guard)
         report(len(chosen))
     return [answers[i] for i in range(len(prompts))]
 
 
-def guarded(answer: Answer, dialogue: str, decoding: Decoding) -> Answer:
+def guarded(answer: Answer, dialogue: str, guard: Guard | None) -> Answer:
     """The answer, or the fallback where the guard holds it back."""
-    if decoding.guard is None or decoding.guard.passes(dialogue, answer.text, answer.chance):
+    if guard is None or guard.passes(dialogue, answer.text, answer.chance):
         return answer
-    return replace(answer, text=decoding.guard.fallback, own=answer.text)
+    return replace(answer, text=guard.fallback, own=answer.text)
 
 
 @torch.no_grad()

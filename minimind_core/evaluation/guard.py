@@ -52,11 +52,12 @@ class Guard:
                 return found["s"], found["v"]
         return None
 
-    def about(self, dialogue: str, answer: str) -> bool:
-        """Whether a statement names something that the dialogue asks about; anything else passes."""
+    def about(self, dialogue: str, answer: str) -> bool | None:
+        """Whether a statement names something that the dialogue asks about; None for anything else."""
         stated = self.stated(answer)
-        return stated is None or any(names(dialogue, name) for name in stated)
+        return None if stated is None else any(names(dialogue, name) for name in stated)
 
     def passes(self, dialogue: str, answer: str, chance: float) -> bool:
         """Whether an answer of this probability is given as it is."""
-        return self.stated(answer) is None or (self.about(dialogue, answer) and (self.floor is None or chance >= self.floor))
+        about = self.about(dialogue, answer)
+        return about is None or (about and (self.floor is None or chance >= self.floor))

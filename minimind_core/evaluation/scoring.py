@@ -17,7 +17,7 @@ from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.confidence import careful, plain_guard
-from minimind_core.evaluation.generation import Decoding, confident_shares, guarded, text_of
+from minimind_core.evaluation.generation import confident_shares, guarded, text_of
 from minimind_core.evaluation.metrics import mcnemar
 from minimind_core.evaluation.retrieval import Lookup
 from minimind_core.evaluation.suites import Graded, grade_all, load_suites, run_suites, summarize
@@ -41,20 +41,19 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> d
     asked = [row for rows in suites.values() for row in rows]
     with tqdm(total=len(asked), desc=f"测试 {name}", unit="题", disable=None) as bar:
         if name == "retrieval":
-            lookup, decoding = Lookup(read_conversations(dataset_file(workbook, "train"))), Decoding(guard=plain_guard(workbook))
-            answers = [guarded(lookup.answer(row), text_of(row.messages[:-1]), decoding) for row in asked]
-            graded = grade_all(workbook, suites, answers)
+            lookup, guard = Lookup(read_conversations(dataset_file(workbook, "train"))), plain_guard(workbook)
+            own = grade_all(workbook, suites, [lookup.answer(row) for row in asked])
         else:
             model, tokenizer = load_run(workbook, name)
             decoding = careful(workbook, name)
-            graded = run_suites(model, tokenizer, workbook, suites, report=bar.update, decoding=decoding)
-        own = graded
-        if decoding.guard is not None:
-            answers = [replace(g.answer, text=g.answer.text if g.answer.own is None else g.answer.own) for g in graded]
-            own = grade_all(workbook, suites, answers)
-            extra = {"floor": decoding.guard.floor, "own_scores": summarize(own)["scores"]}
-        if name != "retrieval":
-            extra |= {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, own)}
+            guard = decoding.guard
+            own = run_suites(model, tokenizer, workbook, suites, report=bar.update, decoding=replace(decoding, guard=None))
+            extra = {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, own)}
+        graded = own
+        if guard is not None:
+            answers = [guarded(g.answer, text_of(row.messages[:-1]), guard) for g, row in zip(own, asked, strict=True)]
+            graded = grade_all(workbook, suites, answers)
+            extra |= {"floor": guard.floor, "own_scores": summarize(own)["scores"]}
     settings_file = run_folder(workbook, name) / "run.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
     result = {
