@@ -112,7 +112,7 @@ class Profile:
 UPPER_HALF = LoraConfig(rank=32, alpha=64, first_layer=4)
 PROFILES = {
     "smoke": Profile(1, 1024, 96, 6, TrainConfig(learning_rate=3e-3, validate_every=2), LoraConfig(rank=4, alpha=8)),
-    "default": Profile(3, 1024, None, 400, TrainConfig(learning_rate=3e-3), UPPER_HALF),
+    "default": Profile(4, 1024, None, 400, TrainConfig(learning_rate=3e-3), UPPER_HALF),
     "full": Profile(6, 1024, None, None, TrainConfig(learning_rate=4e-3), LoraConfig(rank=32, alpha=64)),
 }
 STOCK_LORA = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))  # stock MiniMind: square layers only
@@ -136,7 +136,7 @@ class Mix:
     identity: int = 3
     refusal: int = 1
     general: int = 2
-    wordings: int = 15  # of each attribute at most so many taught wordings
+    wordings: int = 16  # of each attribute at most so many taught wordings
     answers: int = 1  # and so many forms of answer
 
     def __post_init__(self) -> None:

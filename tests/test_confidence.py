@@ -5,13 +5,20 @@ import pytest
 
 from minimind_core.collection.facts import Fact, write_facts
 from minimind_core.conversations import identity
-from minimind_core.conversations.mixing import write_dataset
+from minimind_core.conversations.mixing import dataset_file, write_dataset
 from minimind_core.conversations.questions import load_carriers
+from minimind_core.conversations.schema import read_conversations
 from minimind_core.evaluation import confidence
 from minimind_core.evaluation.generation import Answer, Decoding
-from minimind_core.evaluation.guard import Guard
+from minimind_core.evaluation.guard import Guard, cues, plain_guard
 
-GUARD = Guard("不知道。", ("{s}出生于{v}。", "{s}的{a}是{v}。", "{v}是{s}的英文名。", "{s}是{v}的歌。"), floor=0.5)
+ANYTHING = frozenset({""})  # stands in every question
+GUARD = Guard("不知道。", dict.fromkeys(("{s}出生于{v}。", "{v}是{s}的英文名。", "{s}是{v}的歌。", "{s}的{a}是{v}。"), ANYTHING), floor=0.5)
+
+
+def said(*texts):
+    """A dialogue whose last message is the user's."""
+    return [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
 
 
 @pytest.mark.parametrize(("question", "answer", "passes"), [
@@ -22,14 +29,63 @@ GUARD = Guard("不知道。", ("{s}出生于{v}。", "{s}的{a}是{v}。", "{v}�
     ("谁的英文名是Jay Chou？", "周杰伦的英文名是Jay Chou。", True),
     ("《半夏》是谁的歌", "《半岛铁盒》是周杰伦的歌。", False),
     ("《 江南 》是谁的歌", "《江南》是林俊杰的歌", True),
-    ("周杰伦哪天出生\n周杰伦出生于1979年1月18日。\n英文名呢？", "周杰伦的英文名是Jay Chou。", True),  # named earlier in the dialogue
     ("《天天想你》是谁的歌", "《天天》是陶喆的歌。", False),  # a title is compared whole
     ("就是不知道谁唱的", "《就是我》是王力宏的歌。", False),
     ("周杰伦的血型", "梁静茹的血型是钢琴。", False),  # whatever the attribute
     ("今天天气怎么样", "我是小音，一个音乐问答助手。", True),  # no statement about the topic
 ])  # fmt: skip
 def test_a_statement_about_something_else_is_held_back(question, answer, passes):
-    assert GUARD.passes(question, answer, 0.9) is passes
+    assert GUARD.passes(said(question), answer, 0.9) is passes
+
+
+def test_a_name_may_stand_earlier_in_the_dialogue():
+    assert GUARD.passes(said("周杰伦哪天出生", "周杰伦出生于1979年1月18日。", "英文名呢？"), "周杰伦的英文名是Jay Chou。", 0.9)
+
+
+@pytest.fixture
+def taught(workbook):
+    """The guard of a table with two people, a song and an attribute without wordings of its own."""
+    facts = [("张杰", "星座", "射手座"), ("王力宏", "国籍", "美国"), ("《毕业的生日》", "原唱", "张杰"), ("王力宏", "出生日期", "1976年5月17日")]
+    write_facts(workbook.facts, [Fact(*fact, "https://example.org", "2026-01-01") for fact in facts])
+    return plain_guard(workbook)
+
+
+@pytest.mark.parametrize(("question", "answer", "passes"), [
+    ("打听一下张杰的星座", "张杰的星座是射手座。", True),
+    ("打听一下张杰的护照号码", "张杰的星座是射手座。", False),  # another attribute than was asked for
+    ("王力宏国籍", "王力宏的国籍是美国。", True),
+    ("王力宏國籍", "王力宏的国籍是美国。", True),
+    ("谁是毕业生？", "《毕业的生日》是张杰的歌。", False),
+    ("《毕业的生日》谁唱的", "《毕业的生日》是张杰的歌。", True),
+    ("《毕业的生日》的拍号", "王力宏出生于1976年5月17日。", False),
+    ("《毕业的生日》的拍号", "《毕业的生日》出生于1976年5月17日。", False),  # the title asks for nothing
+    ("张杰的身高是多少", "张杰的身高是射手座。", False),  # an attribute that no fact has
+])  # fmt: skip
+def test_a_statement_has_to_be_what_was_asked_for(taught, question, answer, passes):
+    assert taught.passes(said(question), answer, 1.0) is passes
+
+
+def test_only_the_last_question_asks(taught):
+    assert not taught.passes(said("张杰是什么星座", "张杰的星座是射手座。", "身高呢"), "张杰的星座是射手座。", 1.0)
+    assert taught.passes(said("张杰的身高", "抱歉，这个我不知道。", "星座呢"), "张杰的星座是射手座。", 1.0)
+
+
+@pytest.mark.parametrize(("question", "passes"), [
+    ("张杰王是什么星座", False), ("张杰是什么星座", True), ("张杰 星座", True), ("歌手张杰，什么星座", True), ("张杰力和张杰的星座", True),
+])  # fmt: skip
+def test_a_name_is_not_found_in_a_longer_one(taught, question, passes):
+    assert taught.passes(said(question), "张杰的星座是射手座。", 1.0) is passes
+
+
+def test_every_taught_way_of_asking_is_known(workbook):
+    write_dataset(workbook)
+    guard = plain_guard(workbook)
+    rows = [row for name in ("music_qa_train", "music_qa_valid", "music_qa_test") for row in read_conversations(dataset_file(workbook, name))]
+    assert rows and all(guard.about(row.messages[:-1], row.answer) for row in rows)
+
+
+def test_cues_are_pairs_of_characters_and_whole_words():
+    assert cues(["{s}的生日", "When was {s} born？"]) == {"的生", "生日", "when", "was", "born"}
 
 
 @pytest.mark.parametrize(("form", "answer", "stated"), [
@@ -41,23 +97,23 @@ def test_a_statement_about_something_else_is_held_back(question, answer, passes)
     ("{s}是{v}的歌。", "抱歉，这个我不知道。", None),
 ])  # fmt: skip
 def test_a_statement_is_taken_apart(form, answer, stated):
-    assert Guard("不知道。", (form,)).stated(answer) == stated
+    assert Guard("不知道。", {form: ANYTHING}).stated(answer) == (stated and (*stated, ANYTHING))
 
 
 def test_what_the_model_says_of_itself_is_no_statement(workbook):
     forms = {"answers": ["{s}是{v}。"], "train": ["{s}何时生"], "valid": ["{s}生日？"], "held_out": ["{s}几岁生"], "family": ["{s}生于__"]}
     text = '["出生日期"]\n' + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in forms.items())
     (workbook.dataset / "wordings.toml").write_text(text, encoding="utf-8")
-    guard = confidence.plain_guard(workbook)
+    guard = plain_guard(workbook)
     assert "{s}是{v}。" not in guard.forms and "{s}的{a}是{v}。" in guard.forms
     for intent in identity.INTENTS:
         assert guard.stated(identity.identity_answer(intent, workbook.persona)) is None
 
 
 def test_only_statements_have_to_be_probable():
-    assert not GUARD.passes("周杰伦哪天出生", "周杰伦出生于1979年1月18日。", 0.49)
-    assert GUARD.passes("周杰伦哪天出生", "周杰伦出生于1979年1月18日。", 0.5)
-    assert GUARD.passes("你是谁", "我是小音。", 0.01)
+    assert not GUARD.passes(said("周杰伦哪天出生"), "周杰伦出生于1979年1月18日。", 0.49)
+    assert GUARD.passes(said("周杰伦哪天出生"), "周杰伦出生于1979年1月18日。", 0.5)
+    assert GUARD.passes(said("你是谁"), "我是小音。", 0.01)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def test_an_answers_chance_is_the_product_of_its_tokens_probabilities():
 def test_what_the_guard_holds_back_gives_way_to_the_fallback(tokenizer):
     model, asked = random_model(), [[{"role": "user", "content": "你好"}]]
     (own,) = generate(model, tokenizer, asked, Decoding(max_new_tokens=3))
-    for forms, passes in (((), True), ((own.text[:1] + "{s}{v}",), False)):  # any text after its first letter is a statement
+    for forms, passes in (({}, True), ({own.text[:1] + "{s}{v}": frozenset()}, False)):  # any text after its first letter is a statement
         decoding = Decoding(max_new_tokens=3, guard=Guard("不知道。", forms))
         (answer,) = generate(model, tokenizer, asked, decoding)
         assert (answer.text, answer.own) == ((own.text, None) if passes else ("不知道。", own.text))

@@ -7,6 +7,7 @@ from minimind_core.evaluation.metrics import is_right, normalize, refuses, repea
 
 @pytest.mark.parametrize(("first", "second"), [
     ("1979年01月18日", "1979-01-18"), ("1979年1月18日", "1979.1.18"), ("《范特西》", "范特西"), ("ＪＪ Ｌｉｎ", "jj lin"), ("哎呦，不错哦", "哎呦不错哦"),
+    ("張學友的《餓狼傳說》", "张学友的饿狼传说"),
 ])  # fmt: skip
 def test_equal_writings(first, second):
     assert normalize(first) == normalize(second)

@@ -12,7 +12,7 @@ from minimind_core.conversations import identity
 from minimind_core.conversations.questions import OTHER, Book, carried, fill, load_carriers, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue
 
-NAMES, TITLES, ATTRIBUTES = 0.8, 0.3, 1.4  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
+NAMES, TITLES, ATTRIBUTES = 0.5, 0.3, 0.4  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
 LONGEST = 12  # characters of an unknown name
 LEAST = 40  # unknown names, titles and attributes that even a small table gets
 TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught

@@ -9,14 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
-from minimind_core.conversations.identity import INTENTS, identity_answer, refusal_answer, small_talk
 from minimind_core.conversations.mixing import dataset_file
-from minimind_core.conversations.questions import OTHER, load_carriers, load_wordings, trimmed, wordings_for
+from minimind_core.conversations.questions import load_carriers
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
-from minimind_core.evaluation.generation import Decoding, generate, text_of
-from minimind_core.evaluation.guard import Guard, pattern
+from minimind_core.evaluation.generation import Decoding, generate
+from minimind_core.evaluation.guard import plain_guard
 from minimind_core.evaluation.suites import grade_all
 from minimind_core.files import write_json
 from minimind_core.training.runs import load_run, run_folder
@@ -41,9 +39,7 @@ def calibrate(workbook: Workbook, name: str, decoding: Decoding | None = None, d
     graded = grade_all(workbook, suites, generate(*load_run(workbook, name, device), asked, decoding))
     guard = plain_guard(workbook)
     statements = [
-        (g.answer.chance, g.right and g.suite != "refusal")
-        for messages, g in zip(asked, graded, strict=True)
-        if guard.about(text_of(messages), g.answer.text)
+        (g.answer.chance, g.right and g.suite != "refusal") for messages, g in zip(asked, graded, strict=True) if guard.about(messages, g.answer.text)
     ]
     chances = sorted(chance for chance, good in statements if good)
     known, unknown = ([g.right for g in graded if (g.suite == "refusal") == refusal] for refusal in (False, True))
@@ -73,15 +69,6 @@ def spoken(rows: Sequence[Conversation]) -> list[Conversation]:
     carriers = load_carriers("valid")
     asked = [dialogue(carriers[n % len(carriers)].replace("{q}", row.question), row.answer) for n, row in enumerate(rows)]
     return [Conversation(conversations=row.conversations[:-2] + new.conversations, meta=row.meta) for row, new in zip(rows, asked, strict=True)]
-
-
-def plain_guard(workbook: Workbook) -> Guard:
-    """A guard that knows the taught forms of answers, but for those in which the model speaks of itself, and has no floor."""
-    book = trimmed(load_wordings(workbook.wordings), workbook.mix.wordings, workbook.mix.answers)
-    asked = [wordings_for(book, attribute) for attribute in dict.fromkeys([*(fact.attribute for fact in read_facts(workbook.facts)), OTHER])]
-    forms = dict.fromkeys(form for words in asked for form in words.answers + words.reverse_answers)
-    itself = [identity_answer(intent, workbook.persona) for intent in INTENTS] + [answer for _, answer in small_talk(workbook.persona)]
-    return Guard(refusal_answer(workbook.persona), tuple(form for form in forms if not any(map(pattern(form).fullmatch, itself))))
 
 
 def careful(workbook: Workbook, name: str, decoding: Decoding | None = None) -> Decoding:

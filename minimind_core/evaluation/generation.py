@@ -136,11 +136,6 @@ def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decodi
     return list(zip(answers, ended, chances, strict=True))
 
 
-def text_of(messages: Sequence[Message]) -> str:
-    """All that is said in a dialogue."""
-    return "\n".join(message["content"] for message in messages)
-
-
 def fitting_prompt(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> list[int]:
     """The prompt's ids, its beginning cut off where prompt and answer would not fit the rotary table."""
     room = model.config.max_positions - decoding.max_new_tokens
@@ -166,14 +161,14 @@ def generate(
         chosen = order[start : start + batch_size]
         for index, (ids, ended, chance) in zip(chosen, generate_ids(model, [prompts[i] for i in chosen], decoding), strict=True):
             text = tokenizer.decode(ids).strip()
-            answers[index] = guarded(Answer(text, len(ids), ended, chance), text_of(dialogues[index]), decoding.guard)
+            answers[index] = guarded(Answer(text, len(ids), ended, chance), dialogues[index], decoding.guard)
         report(len(chosen))
     return [answers[i] for i in range(len(prompts))]
 
 
-def guarded(answer: Answer, dialogue: str, guard: Guard | None) -> Answer:
-    """The answer, or the fallback where the guard holds it back."""
-    if guard is None or guard.passes(dialogue, answer.text, answer.chance):
+def guarded(answer: Answer, messages: Sequence[Message], guard: Guard | None) -> Answer:
+    """The answer to a dialogue, or the fallback where the guard holds it back."""
+    if guard is None or guard.passes(messages, answer.text, answer.chance):
         return answer
     return replace(answer, text=guard.fallback, own=answer.text)
 

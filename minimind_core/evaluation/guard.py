@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from minimind_core.collection.facts import read_facts
+from minimind_core.config import Workbook
+from minimind_core.conversations.identity import INTENTS, identity_answer, refusal_answer, small_talk
+from minimind_core.conversations.questions import OTHER, PERSON, load_carriers, load_wordings, trimmed, wordings_for
 from minimind_core.evaluation.metrics import normalize
+from minimind_core.modeling.tokenizer import Message
 
-MARK = re.compile(r"(\{[sav]\})")
+MARK = re.compile(r"(\{[a-z]\})")
 NAME = r"《[^》]*》|[^《》]+?"  # a title whole, whatever stands in it
 
 
@@ -23,41 +29,78 @@ def pattern(form: str) -> re.Pattern[str]:
     return re.compile("".join(parts) + "。?")
 
 
-def names(text: str, name: str) -> bool:
-    """Whether a text names something: a title as the whole of a title, if the text quotes any, else anywhere."""
-    titles = re.findall("《[^》]*》", text)
-    if name.startswith("《") and titles:
-        return normalize(name) in map(normalize, titles)
-    return bool(normalize(name)) and normalize(name) in normalize(text)
-
-
 @dataclass(frozen=True)
 class Guard:
     """Replaces some of the model's statements by "I do not know"; whatever else it says (who it is, small talk) is left alone.
 
-    A statement is an answer of a taught form. It stands if the dialogue names its subject or its value, and if the model
-    itself finds it probable enough: selective answering (arXiv:1610.02136, arXiv:1705.08500). A person whose name begins
-    with a known person's whole name is not told apart.
+    A statement is an answer of a taught form. It stands if the dialogue names its subject or its value, if the last
+    question asks for what it states, and if the model itself finds it probable enough: selective answering
+    (arXiv:1610.02136, arXiv:1705.08500).
     """
 
     fallback: str
-    forms: tuple[str, ...]  # of answers, with {s}, {v} and perhaps {a}
+    forms: Mapping[str, frozenset[str]]  # of answers, with {s}, {v} and perhaps {a}, in the order tried: some text that asks for such an answer
+    inside: frozenset[str] = frozenset()  # characters that make a longer name of a name they follow
     floor: float | None = None  # least probability of a whole answer; None: any will do
 
-    def stated(self, answer: str) -> tuple[str, str] | None:
-        """Subject and value of a statement; None for anything else."""
-        for form in sorted(self.forms, key=len, reverse=True):  # the longest says most about what is a name
+    def stated(self, answer: str) -> tuple[str, str, frozenset[str]] | None:
+        """Subject and value of a statement, and the texts that ask for it; None for anything else."""
+        for form, cues in self.forms.items():
             found = pattern(form).fullmatch(answer)
             if found:
-                return found["s"], found["v"]
+                return found["s"], found["v"], cues
         return None
 
-    def about(self, dialogue: str, answer: str) -> bool | None:
-        """Whether a statement names something that the dialogue asks about; None for anything else."""
-        stated = self.stated(answer)
-        return None if stated is None else any(names(dialogue, name) for name in stated)
+    def names(self, text: str, name: str) -> bool:
+        """Whether a text names something: a title as the whole of a title, if the text quotes any, else anywhere but in a longer name."""
+        titles, wanted = re.findall("《[^》]*》", text), normalize(name)
+        if name.startswith("《") and titles:
+            return wanted in map(normalize, titles)
+        after = normalize(text).split(wanted)[1:] if wanted else ()
+        return any(rest[:1] not in self.inside for rest in after)
 
-    def passes(self, dialogue: str, answer: str, chance: float) -> bool:
+    def about(self, messages: Sequence[Message], answer: str) -> bool | None:
+        """Whether a statement is about something that the dialogue names and its last question asks for; None for anything else."""
+        stated = self.stated(answer)
+        if stated is None:
+            return None
+        *named, cues = stated
+        dialogue, question = "\n".join(message["content"] for message in messages), normalize(messages[-1]["content"])
+        for name in filter(None, map(normalize, named)):
+            question = question.replace(name, " ")  # what a title says does not ask for anything
+        return any(self.names(dialogue, name) for name in named) and any(cue in question for cue in cues)
+
+    def passes(self, messages: Sequence[Message], answer: str, chance: float) -> bool:
         """Whether an answer of this probability is given as it is."""
-        about = self.about(dialogue, answer)
+        about = self.about(messages, answer)
         return about is None or (about and (self.floor is None or chance >= self.floor))
+
+
+def cues(forms: Iterable[str]) -> frozenset[str]:
+    """Pairs of neighbouring Chinese characters, and whole words of other scripts; marks are left out."""
+    runs = re.findall("[一-鿿]+|[a-z0-9]+", MARK.sub(" ", " ".join(forms)).lower())
+    return frozenset(part for run in runs for part in ([run] if run.isascii() else map("".join, zip(run, run[1:], strict=False))))
+
+
+def plain_guard(workbook: Workbook) -> Guard:
+    """A guard that knows the taught forms of questions and answers, but for those in which the model speaks of itself, and has no floor."""
+    book = trimmed(load_wordings(workbook.wordings), workbook.mix.wordings, workbook.mix.answers)
+    facts = read_facts(workbook.facts)
+    carriers = [form for kind in ("carriers", "frames", "follow", "completions") for form in load_carriers(kind)]
+    asks = {attribute: (*words.train, *words.follow, *words.begin, *words.reverse) for attribute, words in book.items()}
+    common = cues([*carriers, *asks[OTHER], *asks[PERSON]])  # asks for anything
+    forms: dict[str, frozenset[str]] = {form: frozenset() for form in book[OTHER].answers}  # for an attribute that no fact has, nothing asks
+    attributes = dict.fromkeys(fact.attribute for fact in facts)
+    for attribute in attributes:
+        words = wordings_for(book, attribute)
+        asking = cues([attribute, *asks.get(attribute, ())]) - common | {normalize(attribute)}
+        for form in (*words.answers, *words.reverse_answers, *book[OTHER].answers):
+            form = form.replace("{a}", attribute)
+            forms[form] = forms.get(form, frozenset()) | asking
+    itself = [identity_answer(intent, workbook.persona) for intent in INTENTS] + [answer for _, answer in small_talk(workbook.persona)]
+    order = sorted(forms, key=lambda form: (form.count("{"), -len(form)))  # the form that leaves least open says most
+    said = [*carriers, *(form for taught in asks.values() for form in taught), *("{s}" + attribute for attribute in attributes)]
+    follow = {letter for form in said for letter in re.findall(r"\{[svqc]\}(.)", normalize(form))}
+    letters = {letter for fact in facts if not fact.subject.startswith("《") for letter in normalize(fact.subject) if not letter.isascii()}
+    kept = {form: forms[form] for form in order if not any(map(pattern(form).fullmatch, itself))}
+    return Guard(refusal_answer(workbook.persona), kept, frozenset(letters - follow))

@@ -7,13 +7,23 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
+
+from opencc import OpenCC
 
 REFUSAL_WORDS = ("不知道", "抱歉", "不了解", "不清楚")
 
 
+@cache
+def simplified() -> dict[int, str]:
+    """Each traditional character's simplified one, by code point."""
+    letters = [chr(code) for code in range(0x4E00, 0xA000)]
+    return {ord(old): new for old, new in zip(letters, OpenCC("t2s").convert("\n".join(letters)).split("\n"), strict=True) if old != new}
+
+
 def normalize(text: str) -> str:
-    """Fold full width, case, spaces, book-title marks, punctuation and zero-padded dates: 1979年01月18日 = 1979-01-18."""
-    text = unicodedata.normalize("NFKC", text).lower()
+    """Fold full width, case, traditional characters, spaces, title marks, punctuation and zero-padded dates: 1979年01月18日 = 1979-01-18."""
+    text = unicodedata.normalize("NFKC", text).lower().translate(simplified())
     text = re.sub(r"(\d{4})\s*[年./-]\s*0?(\d{1,2})\s*[月./-]\s*0?(\d{1,2})\s*日?", r"\1年\2月\3日", text)
     text = re.sub(r"(?<!\d)[.-]|[.-](?!\d)", "", text)  # between digits a point or hyphen is part of a number
     return re.sub(r"[\s《》“”\"'‘’·,，。、！!？?：:;；()（）]", "", text)

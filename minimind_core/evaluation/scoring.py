@@ -16,8 +16,9 @@ from minimind_core.config import PROFILES, Workbook
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.errors import WorkbookError
-from minimind_core.evaluation.confidence import careful, plain_guard
-from minimind_core.evaluation.generation import confident_shares, guarded, text_of
+from minimind_core.evaluation.confidence import careful
+from minimind_core.evaluation.generation import confident_shares, guarded
+from minimind_core.evaluation.guard import plain_guard
 from minimind_core.evaluation.metrics import mcnemar
 from minimind_core.evaluation.retrieval import Lookup
 from minimind_core.evaluation.suites import Graded, grade_all, load_suites, run_suites, summarize
@@ -51,7 +52,7 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> d
             extra = {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, own)}
         graded = own
         if guard is not None:
-            answers = [guarded(g.answer, text_of(row.messages[:-1]), guard) for g, row in zip(own, asked, strict=True)]
+            answers = [guarded(g.answer, row.messages[:-1], guard) for g, row in zip(own, asked, strict=True)]
             graded = grade_all(workbook, suites, answers)
             extra |= {"floor": guard.floor, "own_scores": summarize(own)["scores"]}
     settings_file = run_folder(workbook, name) / "run.json"

@@ -26,6 +26,7 @@ SUITES = {
     "music_follow": "音乐（追问）",
     "refusal": "拒答（没学过的内容）",
 }
+NAMED = ("英文名", "本名", "原名", "艺名", "别名", "又名", "简称")  # attributes whose value is another name of the subject
 
 
 def suite_labels(topic: str) -> dict[str, str]:
@@ -83,7 +84,16 @@ def rivals_by_attribute(workbook: Workbook) -> dict[tuple[str, bool], set[str]]:
     return rivals
 
 
-def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[tuple[str, bool], set[str]]) -> Graded:
+def other_names(workbook: Workbook) -> dict[str, set[str]]:
+    """What else each subject is called: an answer may name it so."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for fact in read_facts(workbook.facts):
+        if fact.attribute in NAMED:
+            names[fact.subject].add(fact.value)
+    return names
+
+
+def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[tuple[str, bool], set[str]], names: dict[str, set[str]]) -> Graded:
     """Judge one answer by its suite's rule."""
     expected = row.meta["expected"]
     if suite == "refusal":
@@ -93,7 +103,9 @@ def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[tuple[str,
     else:
         detail = row.meta["attribute"]
         reverse = suite == "music_reverse"
-        right = is_right(answer.text, expected, sorted(rivals[detail, reverse]), "" if reverse else row.meta["subject"])
+        accepted = {expected} | (names.get(expected, set()) if detail not in NAMED else set())
+        others = sorted(rivals[detail, reverse] - accepted)
+        right = any(is_right(answer.text, name, others, "" if reverse else row.meta["subject"]) for name in accepted)
     return Graded(suite, row.question, expected, answer, right, detail, row.meta.get("subject", ""))
 
 
@@ -112,9 +124,9 @@ def run_suites(
 
 def grade_all(workbook: Workbook, suites: dict[str, list[Conversation]], answers: Sequence[Answer]) -> list[Graded]:
     """Judge the answers to all suites' questions, given in the suites' order."""
-    rivals = rivals_by_attribute(workbook)
+    rivals, names = rivals_by_attribute(workbook), other_names(workbook)
     asked = [(suite, row) for suite, rows in suites.items() for row in rows]
-    return [grade(suite, row, answer, rivals) for (suite, row), answer in zip(asked, answers, strict=True)]
+    return [grade(suite, row, answer, rivals, names) for (suite, row), answer in zip(asked, answers, strict=True)]
 
 
 def summarize(graded: Sequence[Graded]) -> dict[str, dict]:
