@@ -1,4 +1,4 @@
-"""Write the results table of README.md and README_en.md from report/results."""
+"""Write the tables of README.md and README_en.md from report/results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minimind_core.config import load_workbook
 from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.experiments import in_group
 from minimind_core.evaluation.scoring import better_by_lookup, load_results, score_columns
 from minimind_core.files import write_text
 
@@ -20,8 +21,8 @@ ROWS = {
     "music_reverse": ("音乐，由值反问对象", "music, from value to subject"),
     "music_follow": ("音乐，追问（两轮）", "music, follow-up question"),
     "refusal": ("拒答没学过的内容", "refusal of unknown things"),
-    "over_refusal": ("误拒学过的内容（越低越好）", "refusal of known facts (lower is better)"),
-    "ended": ("回答自己结束", "answer ended by itself"),
+    "over_refusal": ("过度拒答（越低越好）", "over-refusal (lower is better)"),
+    "ended": ("自然结束", "answer ended by itself"),
     "repetition": ("复读（越低越好）", "repetition (lower is better)"),
 }
 NOTES = (
@@ -29,6 +30,20 @@ NOTES = (
     "Seed {seed}, {trainable_parameters:,} trainable parameters, {minutes:.1f} minutes of training on {cpu_count} CPU cores; "
     "counts and 95 % Wilson intervals in brackets.",
 )
+
+# The ablation's steps, in the order of their names; in Chinese each says what it is about.
+STEPS = {
+    "a0_stock": "stock: unshuffled, q and o of rank 8, 1e-4, one wording, identity once, end token lost, sampled",
+    "a1_shuffle": "shuffled",
+    "a2_end": "the end token is learned",
+    "a3_rate": "learning rate 3e-3",
+    "a4_layers": "seven linear layers, upper half, rank 32",
+    "a5_wordings": "sixteen wordings",
+    "a6_parts": "refusals, rehearsal, identity three times",
+    "a7_decoding": "greedy, repetition penalty",
+    "a8_floor": "the guard: the default",
+}
+SHOWN = ("identity", "music_held_out", "music_family", "refusal", "ended")
 
 
 def table(root: Path, language: int) -> str:
@@ -69,11 +84,25 @@ def beaten(results: dict[str, dict], language: int) -> str:
     return text[language].format(("；", "; ")[language].join(lost)) if lost else ""
 
 
-def fill(text: str, content: str) -> str:
-    """Put the table between its two markers."""
-    filled, count = re.subn(r"(<!-- results -->\n).*?(<!-- /results -->)", lambda m: f"{m[1]}{content}\n{m[2]}", text, flags=re.DOTALL)
+def ablation(root: Path, language: int) -> str:
+    """The way from stock settings to the default, one change a row."""
+    results = in_group(load_workbook(root), "ablation")
+    heads = [("改了什么", "change")[language], *(ROWS[key][language] for key in SHOWN), ("训练分钟", "minutes of training")[language]]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, english in STEPS.items():
+        if name in results:
+            result = results[name]
+            scores = [result["scores"][key] for key in SHOWN]
+            cells = [f"{score['right']}/{score['n']}" for score in scores] + [f"{result['run']['train_seconds'] / 60:.1f}"]
+            lines.append(f"| {' | '.join([(result['about'], english)[language], *cells])} |")
+    return "\n".join(lines)
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """Put a table between its two markers."""
+    filled, count = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: f"{m[1]}{content}\n{m[2]}", text, flags=re.DOTALL)
     if count != 1:
-        raise WorkbookError("README 里应恰好有一对 <!-- results --> 标记。请恢复它们。")
+        raise WorkbookError(f"README 里应恰好有一对 <!-- {name} --> 标记。请恢复它们。")
     return filled
 
 
@@ -82,7 +111,8 @@ def main() -> int:
     try:
         for language, name in enumerate(("README.md", "README_en.md")):
             path = PROJECT / name
-            write_text(path, fill(path.read_text(encoding="utf-8"), table(PROJECT, language)))
+            text = fill(path.read_text(encoding="utf-8"), "results", table(PROJECT, language))
+            write_text(path, fill(text, "ablation", ablation(PROJECT, language)))
     except WorkbookError as error:
         print(f"错误：{error}", file=sys.stderr)
         return 2

@@ -5,6 +5,8 @@ import json
 import pytest
 from conftest import PROJECT, load_script
 
+from minimind_core.config import load_workbook
+from minimind_core.evaluation.experiments import in_group
 from minimind_core.evaluation.metrics import wilson
 
 RESULTS = PROJECT / "report" / "results"
@@ -15,10 +17,12 @@ def load(name: str):
 
 
 @pytest.mark.parametrize(("name", "language"), [("README.md", 0), ("README_en.md", 1)])
-def test_readme_table_is_made_from_the_results(name, language):
+def test_readme_tables_are_made_from_the_results(name, language):
     module = load_script("update_readme")
     text = (PROJECT / name).read_text(encoding="utf-8")
-    assert module.fill(text, module.table(PROJECT, language)) == text
+    for mark, content in (("results", module.table(PROJECT, language)), ("ablation", module.ablation(PROJECT, language))):
+        assert module.fill(text, mark, content) == text
+    assert len(in_group(load_workbook(PROJECT), "ablation")) == len(module.STEPS)
 
 
 @pytest.mark.parametrize("suite", ["identity", "music_seen", "music_held_out", "refusal"])

@@ -118,8 +118,7 @@ def thinned_identity(rows: Sequence[Conversation], every: int) -> list[Conversat
 
 def content_hash(workbook: Workbook, experiment: Experiment) -> str:
     """Changes when anything that the result depends on changes, the code aside: settings, facts, texts, persona, seed or base."""
-    parts = [dataclasses.asdict(part) for part in (*resolve(experiment, workbook.mix), workbook.persona)]
-    settings = [{key: value for key, value in part.items() if value is not None} for part in parts]  # None: not used
+    settings = [dataclasses.asdict(part) for part in (*resolve(experiment, workbook.mix), workbook.persona)]
     about = [getattr(experiment, name) for name in ("recipe", "rows", "kdconv", "every", "ordered", "questions", "careful")] + [workbook.seed]
     known = [file_sha256(workbook.facts), base_sha256(workbook.base), texts_sha256(workbook, experiment.recipe)]
     return hashlib.sha256(json.dumps([settings, about, known], ensure_ascii=False, sort_keys=True).encode()).hexdigest()
@@ -157,11 +156,12 @@ def prepare_data(own: Workbook, workbook: Workbook, experiment: Experiment, kdco
         facts = [f for f in facts if (f.subject, f.attribute) in taught] or facts[: experiment.rows]
     write_facts(own.facts, facts)
     write_dataset(own)
-    if experiment.recipe == "default" and experiment.every > 1:
-        write_jsonl(data, [row.model_dump() for row in thinned_identity(read_conversations(data), experiment.every)])
+    rows = read_conversations(data)
+    if experiment.recipe == "default":
+        rows = thinned_identity(rows, experiment.every)
     if experiment.ordered:
-        rows = sorted(read_conversations(data), key=lambda row: (row.meta["kind"], row.meta.get("subject", "")))
-        write_jsonl(data, [row.model_dump() for row in rows])
+        rows = sorted(rows, key=lambda row: (row.meta["kind"], row.meta.get("subject", "")))
+    write_jsonl(data, [row.model_dump() for row in rows])
     return data
 
 

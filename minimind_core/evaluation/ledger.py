@@ -9,7 +9,7 @@ import pandas as pd
 
 from minimind_core.config import Workbook
 from minimind_core.evaluation.experiments import in_group, load_experiment_results
-from minimind_core.evaluation.suites import SUITES
+from minimind_core.evaluation.suites import SUITES, suite_labels
 from minimind_core.files import write_text
 
 SETTINGS = {"data": "数据", "rows": "行数", "epochs": "遍数", "steps": "步数", "seed": "种子", "trainable_parameters": "可训练参数", "status": "状态"}
@@ -19,6 +19,7 @@ OUTCOMES = {**SUITES, "over_refusal": "过度拒答", "ended": "自然结束", "
 def ledger(workbook: Workbook) -> pd.DataFrame:
     """One row a run, trained or only scored; also written to report/results/runs.csv."""
     runs: dict[str, dict[str, Any]] = {}
+    outcomes = {**OUTCOMES, **suite_labels(workbook.persona.topic)}
     for path in sorted(workbook.runs.glob("*/run.json")):
         settings = json.loads(path.read_text(encoding="utf-8"))
         runs[path.parent.name] = describe(settings)
@@ -26,7 +27,7 @@ def ledger(workbook: Workbook) -> pd.DataFrame:
         result = json.loads(path.read_text(encoding="utf-8"))
         name = path.stem.removeprefix("run_")
         row = runs.setdefault(name, describe(result["run"]))
-        row |= {label: result["scores"][key]["share"] for key, label in OUTCOMES.items() if result["scores"].get(key, {}).get("n")}
+        row |= {label: result["scores"][key]["share"] for key, label in outcomes.items() if result["scores"].get(key, {}).get("n")}
     table = pd.DataFrame.from_dict(runs, orient="index").rename_axis("运行")
     write_text(workbook.results / "runs.csv", table.to_csv())
     return table

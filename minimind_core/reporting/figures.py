@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,15 @@ from minimind_core.files import replacing
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8A8A8A"  # Okabe and Ito's colour-blind safe palette
 
 
+@cache
+def add_font() -> None:
+    """Make the package's Chinese font known to matplotlib."""
+    font_manager.fontManager.addfont(str(pylopdf_fonts_zh_cn.sans_path()))
+
+
 def use_style() -> None:
     """Chinese font from a package, white background, light grid."""
-    font_manager.fontManager.addfont(str(pylopdf_fonts_zh_cn.sans_path()))
+    add_font()
     matplotlib.rcParams.update({
         "font.family": ["Noto Sans SC", "DejaVu Sans"], "axes.unicode_minus": False, "figure.dpi": 80, "savefig.dpi": 200,
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "font.size": 10,
@@ -155,7 +162,7 @@ def learned_figure(results: dict[str, dict]) -> Figure:
         axes.errorbar(places, shares, yerr=spread, fmt="o-", color=colour, capsize=3, label=name)
         for place, share, run in zip(places, shares, runs, strict=True):
             axes.annotate(f"r={run['lora']['rank']}", (place, share), textcoords="offset points", xytext=(5, -12), fontsize=8)
-    axes.set(xscale="log", xlabel="可训练参数", ylabel="音乐新问法答对（%）", ylim=(0, 104))
+    axes.set(xscale="log", xlabel="可训练参数", ylabel="新问法答对（%）", ylim=(0, 104))
     axes.legend(frameon=False)
     return figure
 
