@@ -17,6 +17,7 @@ ROWS = {
     "identity": ("身份，没见过的问法", "identity, unseen wordings"),
     "music_seen": ("音乐，学过的问法", "music, seen wording"),
     "music_held_out": ("音乐，没见过的问法", "music, held-out wordings"),
+    "music_generic": ("音乐，没见过的通用问法", "music, unseen wording for any attribute"),
     "music_family": ("音乐，没教过的问法族", "music, held-out wording family"),
     "music_reverse": ("音乐，由值反问对象", "music, from value to subject"),
     "music_follow": ("音乐，追问（两轮）", "music, follow-up question"),

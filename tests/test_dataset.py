@@ -16,7 +16,7 @@ from minimind_core.config import load_workbook
 from minimind_core.conversations import doctor, identity, mixing
 from minimind_core.conversations.questions import fill, load_wordings, parse_wordings, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue, iterate_conversations, read_conversations
-from minimind_core.conversations.unknown import refusal_rows
+from minimind_core.conversations.unknown import ATTRIBUTES, refusal_rows
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
 
@@ -76,6 +76,15 @@ def test_a_team_can_add_wordings_of_its_own(workbook):
     assert questions == {"周杰伦何时生", "陶喆何时生"}
 
 
+def test_known_attributes_are_also_asked_in_the_words_that_ask_for_unknown_ones(workbook):
+    splits, forms = mixing.build_splits(workbook), load_wordings()["其他"].held_out
+    asked = {row.question for row in splits["music_qa_test"] if row.meta["way"] == "generic"}
+    known = {(row.meta["subject"], row.meta["attribute"]) for row in splits["music_qa_train"] if row.meta["attribute"] in load_wordings()}
+    assert asked == {form.replace("{s}", s).replace("{a}", a) for form in forms for s, a in known} != set()
+    unknown = [row.question for row in splits["refusal_test"] if row.meta["reason"] == "attribute"]
+    assert unknown and all(question.startswith(tuple(form.split("{s}")[0] for form in forms)) for question in unknown)
+
+
 def test_reverse_questions_are_asked_only_where_one_subject_has_the_value(workbook):
     facts = [Fact(s, "出生日期", v, "https://example.org", "2026-01-01") for s, v in (("甲", "1年"), ("乙", "1年"), ("丙", "2年"))]
     rows = mixing.music_rows(facts, load_wordings(), 0)
@@ -106,12 +115,12 @@ def test_every_fact_is_also_asked_as_a_sentence_to_be_finished(workbook):
 
 
 def test_unknown_attributes_are_many_and_never_known(workbook):
-    rows = refusal_rows(read_facts(PROJECT / "dataset" / "facts.csv"), load_wordings(), workbook.persona, 1)
-    known = {fact.attribute for fact in read_facts(PROJECT / "dataset" / "facts.csv")}
+    facts = read_facts(PROJECT / "dataset" / "facts.csv")
+    rows, known = refusal_rows(facts, load_wordings(), workbook.persona, 1), {fact.attribute for fact in facts}
     made = identity.invented_attribute(random.Random(0), "work_attribute")
     assert made not in known and "{" not in made
     asked = [row.question for row in rows["refusal"] if row.meta["reason"] == "attribute"]
-    assert len(asked) > 600 and len(set(asked)) == len(asked)
+    assert len(asked) > ATTRIBUTES * len(facts) and len(set(asked)) == len(asked)
 
 
 def test_follow_up_questions_leave_the_subject_to_the_first_turn(workbook):

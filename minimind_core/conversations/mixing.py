@@ -11,7 +11,7 @@ from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Mix, Persona, Workbook
 from minimind_core.conversations import identity
 from minimind_core.conversations.doctor import context, leaked
-from minimind_core.conversations.questions import Book, Wordings, carried, fill, load_carriers, load_wordings, trimmed, wordings_for
+from minimind_core.conversations.questions import OTHER, Book, Wordings, carried, fill, load_carriers, load_wordings, trimmed, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.conversations.unknown import refusal_rows
 from minimind_core.errors import WorkbookError
@@ -44,9 +44,10 @@ def music_rows(facts: Sequence[Fact], book: Book, seed: int, wordings: int = 0) 
         taught = [form if n < plain else carried(form, index * CARRIED + n) for n, form in enumerate(words.train)]
         for forms, most in ((completions(words), BEGUN), (load_carriers("frames"), FRAMED)):
             taught += rng.sample(forms, max(0, min(most, len(forms), wordings - len(taught))))
+        generic = book[OTHER].held_out if fact.attribute in book else ()  # as unknown attributes are asked for
         named = (
             ("train", "forward", taught), ("valid", "held_out", words.valid),
-            ("test", "held_out", words.held_out), ("test", "family", words.family),
+            ("test", "held_out", words.held_out), ("test", "family", words.family), ("test", "generic", generic),
         )  # fmt: skip
         for split, way, forms in named:
             for number, form in enumerate(forms):

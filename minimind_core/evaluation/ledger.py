@@ -37,7 +37,7 @@ def experiment_table(workbook: Workbook, group: str | None = None) -> pd.DataFra
     """One row an experiment (of a group) that has been performed: what it changed, and what it scored."""
     rows = {}
     for name, result in (in_group(workbook, group) if group else load_experiment_results(workbook)).items():
-        shares = {label: result["scores"][key]["share"] for key, label in OUTCOMES.items() if result["scores"][key]["n"]}
+        shares = {label: result["scores"][key]["share"] for key, label in OUTCOMES.items() if result["scores"].get(key, {}).get("n")}
         row = {"组": result["group"], "改动": result["about"], "事实": result["facts"], "分钟": round(result["run"]["train_seconds"] / 60, 1)}
         rows[name] = {**row, "训练损失": result["train_loss"], **shares}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("实验")

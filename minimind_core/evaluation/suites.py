@@ -21,6 +21,7 @@ SUITES = {
     "identity": "身份（新问法）",
     "music_seen": "音乐（学过的问法）",
     "music_held_out": "音乐（新问法）",
+    "music_generic": "音乐（通用问法）",
     "music_family": "音乐（新问法族）",
     "music_reverse": "音乐（反问）",
     "music_follow": "音乐（追问）",
@@ -59,7 +60,7 @@ def load_suites(workbook: Workbook, limit: int | None = None) -> dict[str, list[
     suites = {
         "identity": read_conversations(dataset_file(workbook, "identity_test")),
         "music_seen": first_wordings(taught),
-        **{f"music_{way}": [row for row in asked if row.meta["way"] == way] for way in ("held_out", "family", "reverse", "follow")},
+        **{f"music_{way}": [row for row in asked if row.meta["way"] == way] for way in ("held_out", "generic", "family", "reverse", "follow")},
         "refusal": read_conversations(dataset_file(workbook, "refusal_test")),
     }
     rng = random.Random(workbook.seed)
@@ -136,8 +137,7 @@ def summarize(graded: Sequence[Graded]) -> dict[str, dict]:
         by_suite[item.suite].append(item)
     count = lambda rows, test: share_with_interval(sum(map(test, rows)), len(rows))
     scores: dict[str, dict] = {suite: count(by_suite[suite], lambda g: g.right) for suite in SUITES}
-    held_out = by_suite["music_held_out"]
-    scores["over_refusal"] = count(held_out, lambda g: refuses(g.answer.text))
+    scores["over_refusal"] = count(by_suite["music_held_out"] + by_suite["music_generic"], lambda g: refuses(g.answer.text))
     scores["ended"] = count(graded, lambda g: g.answer.ended)
     scores["repetition"] = count(graded, lambda g: repeats(g.answer.text))
     details: dict[str, dict] = {}
