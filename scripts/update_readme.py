@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 from minimind_core.config import load_workbook
@@ -58,8 +59,9 @@ def table(root: Path, language: int) -> str:
         cells = [f"{s['share']:.1%} ({s['right']}/{s['n']}, {s['low']:.1%}–{s['high']:.1%})" for s in scores]
         lines.append(f"| {labels[language]} | " + " | ".join(cells) + " |")
     run = results["main"]["run"]
+    notes = families(results["main"], language), clustered(results["main"], language), beaten(results, language)
     values = {"minutes": run["train_seconds"] / 60, **{key: run[key] for key in ("seed", "trainable_parameters", "cpu_count")}}
-    return "\n".join([*lines, "", NOTES[language].format(**values) + families(results["main"], language) + beaten(results, language)])
+    return "\n".join([*lines, "", NOTES[language].format(**values) + "".join(notes)])
 
 
 def families(result: dict, language: int) -> str:
@@ -73,6 +75,14 @@ def families(result: dict, language: int) -> str:
         " Of the held-out wording family, filling a blank {}, passing on {} (no blanks are taught, but sentences to be completed are).",
     )
     return text[language].format(*counts)
+
+
+def clustered(result: dict, language: int) -> str:
+    """The follow-up question that fails most, where it makes up most of the failures: one wording is one throw of the dice."""
+    wrong = Counter(a["question"] for a in result["answers"] if a["suite"] == "music_follow" and not a["right"])
+    question, most = wrong.most_common(1)[0] if wrong else ("", 0)
+    text = (" 答错的追问里，{} / {} 是同一句“{}”。", " Of the follow-up questions that fail, {} of {} are the same one, {}.")
+    return text[language].format(most, wrong.total(), question) if 2 * most > wrong.total() else ""
 
 
 def beaten(results: dict[str, dict], language: int) -> str:
