@@ -80,7 +80,7 @@ def test_known_attributes_are_also_asked_in_the_words_that_ask_for_unknown_ones(
     splits, forms = mixing.build_splits(workbook), load_wordings()["其他"].held_out
     asked = {row.question for row in splits["music_qa_test"] if row.meta["way"] == "generic"}
     known = {(row.meta["subject"], row.meta["attribute"]) for row in splits["music_qa_train"] if row.meta["attribute"] in load_wordings()}
-    assert asked == {form.replace("{s}", s).replace("{a}", a) for form in forms for s, a in known} != set()
+    assert asked == {fill(form, s, a) for form in forms for s, a in known} != set()
     unknown = [row.question for row in splits["refusal_test"] if row.meta["reason"] == "attribute"]
     assert unknown and all(question.startswith(tuple(form.split("{s}")[0] for form in forms)) for question in unknown)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from minimind_core.collection.facts import read_facts
+from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.identity import INTENTS, identity_answer, refusal_answer, small_talk
-from minimind_core.conversations.questions import OTHER, PERSON, load_carriers, load_wordings, trimmed, wordings_for
+from minimind_core.conversations.questions import OTHER, PERSON, fill, load_carriers, load_wordings, trimmed, wordings_for
 from minimind_core.evaluation.metrics import normalize
 from minimind_core.modeling.tokenizer import Message
 
@@ -45,10 +45,10 @@ class Guard:
 
     def stated(self, answer: str) -> tuple[str, str, frozenset[str]] | None:
         """Subject and value of a statement, and the texts that ask for it; None for anything else."""
-        for form, cues in self.forms.items():
+        for form, asking in self.forms.items():
             found = pattern(form).fullmatch(answer)
             if found:
-                return found["s"], found["v"], cues
+                return found["s"], found["v"], asking
         return None
 
     def names(self, text: str, name: str) -> bool:
@@ -64,11 +64,11 @@ class Guard:
         stated = self.stated(answer)
         if stated is None:
             return None
-        *named, cues = stated
+        *named, asking = stated
         dialogue, question = "\n".join(message["content"] for message in messages), normalize(messages[-1]["content"])
         for name in filter(None, map(normalize, named)):
             question = question.replace(name, " ")  # what a title says does not ask for anything
-        return any(self.names(dialogue, name) for name in named) and any(cue in question for cue in cues)
+        return any(self.names(dialogue, name) for name in named) and any(cue in question for cue in asking)
 
     def passes(self, messages: Sequence[Message], answer: str, chance: float) -> bool:
         """Whether an answer of this probability is given as it is."""
@@ -90,17 +90,21 @@ def plain_guard(workbook: Workbook) -> Guard:
     asks = {attribute: (*words.train, *words.follow, *words.begin, *words.reverse) for attribute, words in book.items()}
     common = cues([*carriers, *asks[OTHER], *asks[PERSON]])  # asks for anything
     forms: dict[str, frozenset[str]] = {form: frozenset() for form in book[OTHER].answers}  # for an attribute that no fact has, nothing asks
-    attributes = dict.fromkeys(fact.attribute for fact in facts)
-    for attribute in attributes:
+    for attribute in dict.fromkeys(fact.attribute for fact in facts):
         words = wordings_for(book, attribute)
         asking = cues([attribute, *asks.get(attribute, ())]) - common | {normalize(attribute)}
         for form in (*words.answers, *words.reverse_answers, *book[OTHER].answers):
-            form = form.replace("{a}", attribute)
+            form = fill(form, "{s}", attribute, "{v}")
             forms[form] = forms.get(form, frozenset()) | asking
     itself = [identity_answer(intent, workbook.persona) for intent in INTENTS] + [answer for _, answer in small_talk(workbook.persona)]
     order = sorted(forms, key=lambda form: (form.count("{"), -len(form)))  # the form that leaves least open says most
-    said = [*carriers, *(form for taught in asks.values() for form in taught), *("{s}" + attribute for attribute in attributes)]
-    follow = {letter for form in said for letter in re.findall(r"\{[svqc]\}(.)", normalize(form))}
-    letters = {letter for fact in facts if not fact.subject.startswith("《") for letter in normalize(fact.subject) if not letter.isascii()}
     kept = {form: forms[form] for form in order if not any(map(pattern(form).fullmatch, itself))}
-    return Guard(refusal_answer(workbook.persona), kept, frozenset(letters - follow))
+    return Guard(refusal_answer(workbook.persona), kept, inside_names(facts, [*carriers, *(form for taught in asks.values() for form in taught)]))
+
+
+def inside_names(facts: Sequence[Fact], questions: Sequence[str]) -> frozenset[str]:
+    """Characters of the subjects' names that follow a name in no taught question, nor begin an attribute."""
+    behind = {letter for form in questions for letter in re.findall(r"\{[svqc]\}(.)", normalize(form))}
+    begin = {normalize(fact.attribute)[:1] for fact in facts}
+    letters = {letter for fact in facts if not fact.subject.startswith("《") for letter in normalize(fact.subject) if not letter.isascii()}
+    return frozenset(letters - behind - begin)

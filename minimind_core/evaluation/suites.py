@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from minimind_core.collection.facts import read_facts
+from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, read_conversations
@@ -76,19 +76,19 @@ def first_wordings(rows: Sequence[Conversation]) -> list[Conversation]:
     return list(found.values())
 
 
-def rivals_by_attribute(workbook: Workbook) -> dict[tuple[str, bool], set[str]]:
+def rivals_by_attribute(facts: Sequence[Fact]) -> dict[tuple[str, bool], set[str]]:
     """All values of each attribute, and (True) all subjects that have it: naming a rival beside the right one earns nothing."""
     rivals: dict[tuple[str, bool], set[str]] = defaultdict(set)
-    for fact in read_facts(workbook.facts):
+    for fact in facts:
         rivals[fact.attribute, False].add(fact.value)
         rivals[fact.attribute, True].add(fact.subject)
     return rivals
 
 
-def other_names(workbook: Workbook) -> dict[str, set[str]]:
+def other_names(facts: Sequence[Fact]) -> dict[str, set[str]]:
     """What else each subject is called: an answer may name it so."""
     names: dict[str, set[str]] = defaultdict(set)
-    for fact in read_facts(workbook.facts):
+    for fact in facts:
         if fact.attribute in NAMED:
             names[fact.subject].add(fact.value)
     return names
@@ -125,7 +125,8 @@ def run_suites(
 
 def grade_all(workbook: Workbook, suites: dict[str, list[Conversation]], answers: Sequence[Answer]) -> list[Graded]:
     """Judge the answers to all suites' questions, given in the suites' order."""
-    rivals, names = rivals_by_attribute(workbook), other_names(workbook)
+    facts = read_facts(workbook.facts)
+    rivals, names = rivals_by_attribute(facts), other_names(facts)
     asked = [(suite, row) for suite, rows in suites.items() for row in rows]
     return [grade(suite, row, answer, rivals, names) for (suite, row), answer in zip(asked, answers, strict=True)]
 
