@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import random_model
 
-from minimind_core.evaluation.generation import Decoding, choose, generate, generate_ids, stream
+from minimind_core.evaluation.generation import Decoding, choose, generate, generate_ids, settled, stream, write
 from minimind_core.evaluation.guard import Guard
 from minimind_core.modeling.tokenizer import END_ID
 
@@ -66,6 +68,30 @@ def test_what_the_guard_holds_back_gives_way_to_the_fallback(tokenizer):
         assert list(stream(model, tokenizer, asked[0], decoding))[-1] == answer.text
 
 
+def test_an_answer_that_states_nothing_is_tried_again_from_another_beginning(tokenizer):
+    model, asked = random_model(), [[{"role": "user", "content": "你好"}]]
+    (own,) = write(model, tokenizer, asked, Decoding(max_new_tokens=3))
+    (second,) = write(model, tokenizer, asked, Decoding(max_new_tokens=3), barred=[tokenizer.encode(own.text).ids[0]])
+    assert second.text[:1] != own.text[:1]
+    statement = {second.text[:1] + "{s}{v}": frozenset({"你好"})}  # which only the second answer is, and which the question asks for
+    named = [[{"role": "user", "content": f"你好{second.text[1:]}"}]]
+    assert settled(own, named[0], Guard("不知道。", statement), second) == replace(second, own=own.text)
+    assert settled(own, asked[0], Guard("不知道。", statement), second) == own  # it says something about nothing that was named
+    assert settled(own, named[0], Guard("不知道。", statement, floor=1.0), second) == own  # or it is too improbable
+    assert settled(second, named[0], Guard("不知道。", statement), own) == second  # and a statement that stands is not tried again
+
+
+def test_a_barred_beginning_is_never_written_and_chances_are_those_without_it():
+    model, decoding = random_model(), Decoding(max_new_tokens=4, repetition_penalty=1.0)
+    firsts = [ids[0] for ids, _, _ in generate_ids(model, PROMPTS, decoding)]
+    for prompt, first, (ids, ended, chance) in zip(PROMPTS, firsts, generate_ids(model, PROMPTS, decoding, firsts), strict=True):
+        whole = prompt + ids + [END_ID] * ended
+        logits = model(torch.tensor([whole]))[0].detach()
+        logits[len(prompt) - 1, first] = -torch.inf
+        expected = torch.stack([logits[i - 1].softmax(-1)[whole[i]] for i in range(len(prompt), len(whole))]).prod()
+        assert ids[0] != first and chance == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_new_tokens_stay_within_the_limit():
     for ids, ended, _ in generate_ids(random_model(), PROMPTS, Decoding(max_new_tokens=3)):
         assert len(ids) <= 3 and (ended or len(ids) == 3)
@@ -100,4 +126,6 @@ def test_answers_keep_the_order_of_the_questions(tokenizer):
     model = random_model()
     dialogues = [[{"role": "user", "content": "问" * n}] for n in (9, 2, 5)]
     singles = [generate(model, tokenizer, [d], PLAIN)[0] for d in dialogues]
-    assert generate(model, tokenizer, dialogues, PLAIN, batch_size=2) == singles
+    batched = generate(model, tokenizer, dialogues, PLAIN, batch_size=2)
+    assert [a.text for a in batched] == [a.text for a in singles]
+    assert [a.chance for a in batched] == pytest.approx([a.chance for a in singles], rel=1e-3)  # a batch adds up in another order

@@ -27,7 +27,7 @@ class Decoding:
     top_p: float = 0.9  # sampled tokens come from the smallest set with this probability; unused when greedy
     repetition_penalty: float = 1.3  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
     seed: int = 42
-    guard: Guard | None = None  # replaces some answers; None: all are given as they are
+    guard: Guard | None = None  # has some answers tried again or replaced; None: all are given as they are
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.repetition_penalty < 1:
@@ -36,13 +36,13 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Answer:
-    """One generated answer; tokens, end and chance are of what the model wrote itself."""
+    """One generated answer; tokens, end and chance are of what the model wrote last."""
 
     text: str
     new_tokens: int  # the end token not counted
     ended: bool  # the model ended by itself, before the limit
     chance: float = 1.0  # probability of the whole answer, as the model gives it before any penalty
-    own: str | None = None  # what the model would have said, where the guard's fallback stands instead
+    own: str | None = None  # what the model said by itself, where its second answer or the guard's fallback stands instead
 
     def as_dict(self) -> dict:
         """JSON-ready fields."""
@@ -110,9 +110,16 @@ class Session:
 
 
 @torch.no_grad()
-def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> list[tuple[list[int], bool, float]]:
-    """New token ids of each prompt, whether the end token came, and their probability; finished rows leave the batch."""
+def generate_ids(
+    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, barred: Sequence[int] = ()
+) -> list[tuple[list[int], bool, float]]:
+    """New token ids of each prompt, whether the end token came, and their probability; finished rows leave the batch.
+
+    `barred` names for each prompt the token that its answer must not begin with; the probability is that of an answer without it.
+    """
     session, count, longest = Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens
+    if barred:
+        session.logits[torch.arange(count), torch.tensor(barred)] = -torch.inf
     answers: list[list[int]] = [[] for _ in range(count)]
     ended, chances = [False] * count, [0.0] * count
     active = torch.arange(count)
@@ -154,23 +161,51 @@ def generate(
 ) -> list[Answer]:
     """Answer every dialogue (its last message is the user's), in order; `report` gets the number just finished."""
     decoding = decoding or Decoding()
+    answers = write(model, tokenizer, dialogues, decoding, batch_size, report=report)
+    return reconsider(model, tokenizer, dialogues, answers, decoding, batch_size) if decoding.guard else answers
+
+
+def write(
+    model: MiniMind,
+    tokenizer: Tokenizer,
+    dialogues: Sequence[Sequence[Message]],
+    decoding: Decoding,
+    batch_size: int = 64,
+    barred: Sequence[int] = (),
+    report: Callable[[int], None] = lambda done: None,
+) -> list[Answer]:
+    """The model's own answers, in batches of prompts of similar length; `barred` as for `generate_ids`."""
     prompts = [fitting_prompt(model, tokenizer, messages, decoding) for messages in dialogues]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        for index, (ids, ended, chance) in zip(chosen, generate_ids(model, [prompts[i] for i in chosen], decoding), strict=True):
-            text = tokenizer.decode(ids).strip()
-            answers[index] = guarded(Answer(text, len(ids), ended, chance), dialogues[index], decoding.guard)
+        written = generate_ids(model, [prompts[i] for i in chosen], decoding, [barred[i] for i in chosen] if barred else ())
+        for index, (ids, ended, chance) in zip(chosen, written, strict=True):
+            answers[index] = Answer(tokenizer.decode(ids).strip(), len(ids), ended, chance)
         report(len(chosen))
     return [answers[i] for i in range(len(prompts))]
 
 
-def guarded(answer: Answer, messages: Sequence[Message], guard: Guard | None) -> Answer:
-    """The answer to a dialogue, or the fallback where the guard holds it back."""
-    if guard is None or guard.passes(messages, answer.text, answer.chance):
-        return answer
-    return replace(answer, text=guard.fallback, own=answer.text)
+def reconsider(
+    model: MiniMind, tokenizer: Tokenizer, dialogues: Sequence[Sequence[Message]], answers: Sequence[Answer], decoding: Decoding, batch_size: int = 64
+) -> list[Answer]:
+    """The answers as the guard leaves them, after a second try with another first token wherever it does not vouch for the first.
+
+    A small model declines many questions about what it knows, if they are put in a new way; its next best answer is often right.
+    """
+    assert decoding.guard is not None
+    doubtful = [i for i, (a, m) in enumerate(zip(answers, dialogues, strict=True)) if not decoding.guard.vouches(m, a.text, a.chance)]
+    barred = [(tokenizer.encode(answers[i].text).ids or [END_ID])[0] for i in doubtful]
+    seconds = dict(zip(doubtful, write(model, tokenizer, [dialogues[i] for i in doubtful], decoding, batch_size, barred), strict=True))
+    return [settled(a, m, decoding.guard, seconds.get(i)) for i, (a, m) in enumerate(zip(answers, dialogues, strict=True))]
+
+
+def settled(answer: Answer, messages: Sequence[Message], guard: Guard, second: Answer | None = None) -> Answer:
+    """What is said in the end: the answer, the second one if the guard vouches for that alone, or the fallback."""
+    if second and not guard.vouches(messages, answer.text, answer.chance) and guard.vouches(messages, second.text, second.chance):
+        return replace(second, own=answer.text)
+    return answer if guard.passes(messages, answer.text, answer.chance) else replace(answer, text=guard.fallback, own=answer.text)
 
 
 @torch.no_grad()

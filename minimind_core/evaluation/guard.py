@@ -70,10 +70,13 @@ class Guard:
             question = question.replace(name, " ")  # what a title says does not ask for anything
         return any(self.names(dialogue, name) for name in named) and any(cue in question for cue in asking)
 
+    def vouches(self, messages: Sequence[Message], answer: str, chance: float) -> bool:
+        """Whether an answer of this probability is a statement that stands."""
+        return bool(self.about(messages, answer)) and (self.floor is None or chance >= self.floor)
+
     def passes(self, messages: Sequence[Message], answer: str, chance: float) -> bool:
-        """Whether an answer of this probability is given as it is."""
-        about = self.about(messages, answer)
-        return about is None or (about and (self.floor is None or chance >= self.floor))
+        """Whether an answer of this probability may be given as it is: a statement that stands, or no statement."""
+        return self.about(messages, answer) is None or self.vouches(messages, answer, chance)
 
 
 def cues(forms: Iterable[str]) -> frozenset[str]:

@@ -17,7 +17,7 @@ from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.confidence import careful
-from minimind_core.evaluation.generation import confident_shares, guarded
+from minimind_core.evaluation.generation import confident_shares, reconsider, settled
 from minimind_core.evaluation.guard import plain_guard
 from minimind_core.evaluation.metrics import mcnemar
 from minimind_core.evaluation.retrieval import Lookup
@@ -44,16 +44,18 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> d
         if name == "retrieval":
             lookup, guard = Lookup(read_conversations(dataset_file(workbook, "train"))), plain_guard(workbook)
             own = grade_all(workbook, suites, [lookup.answer(row) for row in asked])
+            answers = [settled(g.answer, row.messages[:-1], guard) for g, row in zip(own, asked, strict=True)]
         else:
             model, tokenizer = load_run(workbook, name)
             decoding = careful(workbook, name)
             guard = decoding.guard
             own = run_suites(model, tokenizer, workbook, suites, report=bar.update, decoding=replace(decoding, guard=None))
             extra = {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, own)}
-        graded = own
+            answers = [g.answer for g in own]
+            if guard is not None:
+                answers = reconsider(model, tokenizer, [row.messages[:-1] for row in asked], answers, decoding)
+        graded = grade_all(workbook, suites, answers)
         if guard is not None:
-            answers = [guarded(g.answer, row.messages[:-1], guard) for g, row in zip(own, asked, strict=True)]
-            graded = grade_all(workbook, suites, answers)
             extra |= {"floor": guard.floor, "own_scores": summarize(own)["scores"]}
     settings_file = run_folder(workbook, name) / "run.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
