@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -30,7 +31,8 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
-        return self.base(x) + (x @ self.lora_A.T) @ self.lora_B.T * self.scale
+        narrow = F.linear(x, self.lora_A) * self.scale  # scaled where it is narrow: the same product for a fraction of the work
+        return self.base(x) + F.linear(narrow, self.lora_B)
 
     def delta(self) -> Tensor:
         """The update of the weight, (out, in)."""

@@ -23,9 +23,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.float()
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
-        return (self.weight * y).to(x.dtype)
+        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
 
 
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
@@ -37,23 +35,27 @@ def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate each head's two halves by its position's angle; x is (B, heads, T, head_dim)."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    """Rotate each head's two halves by its position's angle, in float32; x is (B, heads, T, head_dim)."""
+    first, second = x.float().chunk(2, dim=-1)
+    cos, sin = cos.chunk(2, dim=-1)[0], sin.chunk(2, dim=-1)[0]  # both halves of the table are equal
+    return torch.cat(((first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)), dim=-1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(head_dim)) v, causal unless a mask is given; q (B, heads, T, head_dim), k and v (B, heads, S, head_dim)."""
-    length, seen = q.shape[2], k.shape[2]
+    """softmax(q k^T / sqrt(head_dim)) v, causal unless a mask is given; q (B, heads, T, head_dim), k and v (B, kv_heads, S, head_dim)."""
+    (batch, heads, length, width), (groups, seen) = q.shape, k.shape[1:3]
     causal = mask is None and length > 1
-    if not (q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled()):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-    # on CPUs the fused kernel's bfloat16 backward took 3.6 times as long as these products (17 × 57 tokens, two cores)
+    if not (q.device.type == "cpu" and q.dtype == torch.bfloat16):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=heads != groups)
+    # on CPUs the fused bfloat16 kernel took 3 times as long as these products, forward and backward (34 × 30 tokens, two cores)
     if causal:
-        mask = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
-    scores = (q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5
-    scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1).to(v.dtype) @ v
+        mask = torch.ones(length, seen, dtype=torch.bool, device=q.device).tril(seen - length)
+    q = (q * width**-0.5).reshape(batch, groups, -1, width)  # the queries that share a key stand below each other
+    scores = (q @ k.transpose(-1, -2)).view(batch, heads, length, seen)
+    if mask is not None:
+        scores = scores + torch.zeros(mask.shape, device=q.device).masked_fill(~mask, -torch.inf)
+    weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
+    return (weights.view(batch, groups, -1, seen) @ v).view(batch, heads, length, width)
 
 
 class Attention(nn.Module):
@@ -76,15 +78,11 @@ class Attention(nn.Module):
         q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
         if self.config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, *rotary).to(v.dtype), rotate(k, *rotary).to(v.dtype)
+        q, k = rotate(q, *rotary), rotate(k, *rotary)
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        out = attend(q, self._repeat(k), self._repeat(v), mask)
+        out = attend(q, k, v, mask)
         return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1)), (k, v)
-
-    def _repeat(self, x: Tensor) -> Tensor:
-        """(B, n_kv_heads, S, head_dim) -> (B, n_heads, S, head_dim)."""
-        return x.repeat_interleave(self.config.n_heads // self.config.n_kv_heads, dim=1)
 
 
 class FeedForward(nn.Module):
