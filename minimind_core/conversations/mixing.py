@@ -25,9 +25,9 @@ FILES = (
 )  # fmt: skip
 REHEARSAL = "everyday.jsonl"  # beside a base's weights: its own answers to everyday prompts
 FOLLOWED = 3  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
-CARRIED = 4  # of a fact's taught wordings so many stand inside a carrier
-FRAMED = 1  # so many wordings are drawn from those that fit any attribute
-BEGUN = 2  # and so many are a sentence without its end
+CARRIED = 6  # of a fact's taught wordings so many stand inside a carrier
+FRAMED = 2  # so many wordings are drawn from those that fit any attribute
+BEGUN = 3  # and so many are a sentence without its end
 OPENINGS = 3  # each identity question that follows on another is asked after so many different ones
 
 

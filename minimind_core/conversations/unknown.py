@@ -12,9 +12,10 @@ from minimind_core.conversations import identity
 from minimind_core.conversations.questions import OTHER, Book, carried, fill, load_carriers, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue
 
-NAMES, TITLES, ATTRIBUTES = 0.5, 0.3, 0.4  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
+NAMES, TITLES, ATTRIBUTES = 0.2, 0.1, 0.2  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
 LONGEST = 12  # characters of an unknown name
-LEAST = 40  # unknown names, titles and attributes that even a small table gets
+LEAST = 10  # unknown names, titles and attributes that even a small table gets
+ENOUGH = 20  # known names that can be recombined
 TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught
 WATCHED = 12  # every so many-th unknown thing is not taught but asked in the validation
 FACTS_FOR_ONE = 60  # with fewer facts than twice this, each unknown attribute is asked of one subject only, and so on
@@ -51,7 +52,7 @@ class Unknown:
         for number in count():
             if len(found) >= self.wanted(share):
                 break
-            name = self.recombined(known) if number % 3 and len(known) > LEAST // 2 else make(self.rng)
+            name = self.recombined(known) if number % 3 and len(known) > ENOUGH else make(self.rng)
             if self.unseen([name]) and name not in avoid and len(name) <= LONGEST:
                 found[name] = None
         return list(found)

@@ -154,7 +154,7 @@ def dataset_figure(rows: Sequence[Conversation], topic: str = "音乐") -> Figur
 def learned_figure(results: dict[str, dict]) -> Figure:
     """Right answers to unseen wordings against trainable parameters, one point an experiment, labelled with its rank."""
     figure, axes = blank(figsize=(7, 3.4))
-    for name, colour, wanted in (("七种线性层，上半部", BLUE, True), ("只有 q、o，八层", ORANGE, False)):
+    for name, colour, wanted in (("七种线性层", BLUE, True), ("只有 q、o", ORANGE, False)):
         runs = [r["run"] | r["scores"]["music_held_out"] for r in results.values() if (len(r["run"]["lora"]["target_modules"]) > 2) == wanted]
         runs.sort(key=lambda run: run["trainable_parameters"])
         places, shares = [run["trainable_parameters"] for run in runs], [100 * run["share"] for run in runs]
