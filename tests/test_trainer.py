@@ -1,11 +1,13 @@
 import itertools
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, random_model
 
 from minimind_core.config import LoraConfig, TrainConfig
+from minimind_core.devices import release_helpers
 from minimind_core.errors import WorkbookError
 from minimind_core.modeling.lora import add_lora, lora_state
 from minimind_core.training import trainer
@@ -148,3 +150,17 @@ def test_lora_b_may_learn_faster_than_lora_a():
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert all(rates[id(p)] == (8e-3 if name.endswith("lora_B") else 1e-3) for name, p in model.named_parameters() if p.requires_grad)
     assert len(rates) == sum(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.skipif(not list((Path(torch.__file__).parent / "lib").glob("libgomp*")), reason="another OpenMP runtime")
+def test_helpers_that_are_let_go_come_back_when_needed():
+    threads = lambda: len(list(Path("/proc/self/task").iterdir()))
+    values, before = torch.randn(2_000_000), torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        expected, busy = values.exp().sum(), threads()
+        release_helpers()
+        assert threads() < busy
+        assert values.exp().sum() == expected and threads() == busy
+    finally:
+        torch.set_num_threads(before)

@@ -11,6 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import Image, display
 
+from minimind_core.devices import release_helpers
 from minimind_core.evaluation.quiz import Quiz, read_quiz
 from minimind_core.reporting.figures import loss_figure, save_figure
 from minimind_core.training.runs import Run, read_metrics
@@ -57,6 +58,7 @@ class TrainingPanel:
             self.stopping.clear()
             self.problem = None
             self.stop_button.disabled, self.go_button.disabled = False, True
+            release_helpers()
             self.thread = threading.Thread(target=self._work, daemon=True)
             self.thread.start()
         return self
