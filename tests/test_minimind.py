@@ -36,7 +36,7 @@ def test_shared_prefix_gives_the_same_states_and_gradients(model):
     cache = expand_cache(model.hidden(prefix)[1], 2)
     states, _ = model.hidden(TOKENS, cache)
     torch.testing.assert_close(states, model.hidden(whole)[0][:, 3:])
-    torch.testing.assert_close(torch.autograd.grad(states.square().sum(), weight)[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(states.square().sum(), weight)[0], expected, rtol=1e-4, atol=3e-5)
 
 
 def test_fresh_blocks_are_the_identity():

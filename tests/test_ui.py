@@ -4,6 +4,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from minimind_core import devices
 from minimind_core.conversations.mixing import write_dataset
 from minimind_core.evaluation.quiz import read_quiz
 from minimind_core.modeling.checkpoint import load_tensors
@@ -41,7 +42,9 @@ def test_saved_panel_shows_its_text_without_widgets(panel):
     assert "你是谁？" in bundle["text/html"] and "application/vnd.jupyter.widget-view+json" in bundle
 
 
-def test_training_draws_saves_and_reports(workbook, capsys):
+@pytest.mark.parametrize("fast", [False, True], ids=["float32", "bfloat16"])
+def test_training_draws_saves_and_reports(workbook, capsys, monkeypatch, fast):
+    monkeypatch.setattr(devices, "fast_bfloat16", lambda kind: fast)  # whatever this machine has
     write_dataset(workbook)
     panel = live_plot.TrainingPanel(prepare_run(workbook, "plot", "smoke")).start()
     panel.wait()

@@ -75,6 +75,7 @@ class Session:
         for row, prompt in enumerate(prompts):  # padded on the left, so that every row's next token is its last column
             tokens[row, width - len(prompt) + shared :] = torch.tensor(prompt[shared:])
             real[row, width - len(prompt) + shared :] = True
+        self.padded = not bool(real.all())
         tokens, real = tokens.to(self.device), real.to(self.device)
         cache = expand_cache(model.hidden(torch.tensor([prompts[0][:shared]], device=self.device))[1], len(prompts)) if shared else None
         self.visible = torch.cat((real.new_ones(len(prompts), shared), real), 1)
@@ -98,7 +99,8 @@ class Session:
     def advance(self, token: Tensor) -> None:
         """Feed the chosen tokens."""
         self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
-        states, self.cache = self.model.hidden(token[:, None], self.cache, self.visible[:, None, None, :], self.position[:, None])
+        mask = self.visible[:, None, None, :] if self.padded else None  # without padding every token sees all before it
+        states, self.cache = self.model.hidden(token[:, None], self.cache, mask, self.position[:, None])
         self.position = self.position + 1
         self.logits = self.model.logits(states[:, -1]).float()
 

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from minimind_core.devices import autocast
 from minimind_core.evaluation.suites import load_suites, run_suites
 from minimind_core.files import write_text
 from minimind_core.training.runs import Run
@@ -30,7 +31,8 @@ class Quiz:
         if record.step % self.every and record.step != record.total_steps:
             return
         self.run.model.eval()
-        graded = run_suites(self.run.model, self.run.tokenizer, self.run.workbook, self.suites)
+        with autocast(self.run.model.device):  # the frozen matrices may be bfloat16, the adapter never is
+            graded = run_suites(self.run.model, self.run.tokenizer, self.run.workbook, self.suites)
         own = {name: [g.right for g in graded if g.suite == name] for name in self.suites}
         row = {"step": record.step, **{name: sum(right) / len(right) for name, right in own.items()}}
         self.scores = [*(score for score in self.scores if int(score["step"]) < record.step), row]
