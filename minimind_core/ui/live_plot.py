@@ -18,7 +18,7 @@ from minimind_core.training.runs import Run, read_metrics
 from minimind_core.training.trainer import StepRecord
 from minimind_core.ui.widgets import Panel
 
-REDRAW_SECONDS = 4.0  # drawing takes a quarter of a second of the processor that is training
+REDRAW_SECONDS = 8.0  # drawing takes a quarter of a second of the processor that is training
 LINES = 12  # of text progress
 
 
