@@ -82,7 +82,7 @@ def clustered(result: dict, language: int) -> str:
     wrong = Counter(a["question"] for a in result["answers"] if a["suite"] == "music_follow" and not a["right"])
     question, most = wrong.most_common(1)[0] if wrong else ("", 0)
     text = (" 答错的追问里，{} / {} 是同一句“{}”。", " Of the follow-up questions that fail, {} of {} are the same one, {}.")
-    return text[language].format(most, wrong.total(), question) if 2 * most > wrong.total() else ""
+    return text[language].format(most, wrong.total(), question) if most >= 10 and 2 * most > wrong.total() else ""
 
 
 def beaten(results: dict[str, dict], language: int) -> str:
