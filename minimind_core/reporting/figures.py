@@ -154,14 +154,14 @@ def dataset_figure(rows: Sequence[Conversation], topic: str = "音乐") -> Figur
 def learned_figure(results: dict[str, dict]) -> Figure:
     """Right answers to unseen wordings against trainable parameters, one point an experiment, labelled with its rank."""
     figure, axes = blank(figsize=(7, 3.4))
-    for name, colour, wanted in (("七种线性层", BLUE, True), ("只有 q、o", ORANGE, False)):
+    for name, colour, wanted, aside in (("七种线性层", BLUE, True, (6, -12)), ("只有 q、o", ORANGE, False, (-30, 6))):
         runs = [r["run"] | r["scores"]["music_held_out"] for r in results.values() if (len(r["run"]["lora"]["target_modules"]) > 2) == wanted]
         runs.sort(key=lambda run: run["trainable_parameters"])
         places, shares = [run["trainable_parameters"] for run in runs], [100 * run["share"] for run in runs]
         spread = [[100 * (run["share"] - run["low"]) for run in runs], [100 * (run["high"] - run["share"]) for run in runs]]
         axes.errorbar(places, shares, yerr=spread, fmt="o-", color=colour, capsize=3, label=name)
         for place, share, run in zip(places, shares, runs, strict=True):
-            axes.annotate(f"r={run['lora']['rank']}", (place, share), textcoords="offset points", xytext=(5, -12), fontsize=8)
+            axes.annotate(f"r={run['lora']['rank']}", (place, share), textcoords="offset points", xytext=aside, fontsize=8)
     axes.set(xscale="log", xlabel="可训练参数", ylabel="新问法答对（%）", ylim=(0, 104))
     axes.legend(frameon=False)
     return figure
