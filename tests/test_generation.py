@@ -127,5 +127,5 @@ def test_answers_keep_the_order_of_the_questions(tokenizer):
     dialogues = [[{"role": "user", "content": "问" * n}] for n in (9, 2, 5)]
     singles = [generate(model, tokenizer, [d], PLAIN)[0] for d in dialogues]
     batched = generate(model, tokenizer, dialogues, PLAIN, batch_size=2)
-    assert [a.text for a in batched] == [a.text for a in singles]
+    assert [replace(a, chance=0) for a in batched] == [replace(a, chance=0) for a in singles]
     assert [a.chance for a in batched] == pytest.approx([a.chance for a in singles], rel=1e-3)  # a batch adds up in another order

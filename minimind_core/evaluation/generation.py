@@ -164,7 +164,7 @@ def generate(
     """Answer every dialogue (its last message is the user's), in order; `report` gets the number just finished."""
     decoding = decoding or Decoding()
     answers = write(model, tokenizer, dialogues, decoding, batch_size, report=report)
-    return reconsider(model, tokenizer, dialogues, answers, decoding, batch_size) if decoding.guard else answers
+    return reconsider(model, tokenizer, dialogues, answers, decoding, batch_size)
 
 
 def write(
@@ -192,20 +192,24 @@ def write(
 def reconsider(
     model: MiniMind, tokenizer: Tokenizer, dialogues: Sequence[Sequence[Message]], answers: Sequence[Answer], decoding: Decoding, batch_size: int = 64
 ) -> list[Answer]:
-    """The answers as the guard leaves them, after a second try with another first token wherever it does not vouch for the first.
+    """The answers as the guard, if there is one, leaves them, after a second try from another first token where it does not vouch for the first.
 
     A small model declines many questions about what it knows, if they are put in a new way; its next best answer is often right.
     """
-    assert decoding.guard is not None
-    doubtful = [i for i, (a, m) in enumerate(zip(answers, dialogues, strict=True)) if not decoding.guard.vouches(m, a.text, a.chance)]
+    guard, final = decoding.guard, list(answers)
+    if guard is None:
+        return final
+    doubtful = [i for i, (a, m) in enumerate(zip(answers, dialogues, strict=True)) if not guard.vouches(m, a.text, a.chance)]
     barred = [(tokenizer.encode(answers[i].text).ids or [END_ID])[0] for i in doubtful]
-    seconds = dict(zip(doubtful, write(model, tokenizer, [dialogues[i] for i in doubtful], decoding, batch_size, barred), strict=True))
-    return [settled(a, m, decoding.guard, seconds.get(i)) for i, (a, m) in enumerate(zip(answers, dialogues, strict=True))]
+    seconds = write(model, tokenizer, [dialogues[i] for i in doubtful], decoding, batch_size, barred)
+    for i, second in zip(doubtful, seconds, strict=True):
+        final[i] = settled(answers[i], dialogues[i], guard, second)
+    return final
 
 
 def settled(answer: Answer, messages: Sequence[Message], guard: Guard, second: Answer | None = None) -> Answer:
-    """What is said in the end: the answer, the second one if the guard vouches for that alone, or the fallback."""
-    if second and not guard.vouches(messages, answer.text, answer.chance) and guard.vouches(messages, second.text, second.chance):
+    """What is said in the end: the second answer to a doubtful first one if the guard vouches for it, else the first, or the fallback."""
+    if second and guard.vouches(messages, second.text, second.chance):
         return replace(second, own=answer.text)
     return answer if guard.passes(messages, answer.text, answer.chance) else replace(answer, text=guard.fallback, own=answer.text)
 

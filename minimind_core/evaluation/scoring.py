@@ -51,11 +51,10 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> d
             guard = decoding.guard
             own = run_suites(model, tokenizer, workbook, suites, report=bar.update, decoding=replace(decoding, guard=None))
             extra = {"everyday": everyday_loss(workbook, model, tokenizer), "not_learned": not_learned(model, tokenizer, suites, own)}
-            answers = [g.answer for g in own]
-            if guard is not None:
-                answers = reconsider(model, tokenizer, [row.messages[:-1] for row in asked], answers, decoding)
-        graded = grade_all(workbook, suites, answers)
+            answers = reconsider(model, tokenizer, [row.messages[:-1] for row in asked], [g.answer for g in own], decoding)
+        graded = own
         if guard is not None:
+            graded = grade_all(workbook, suites, answers)
             extra |= {"floor": guard.floor, "own_scores": summarize(own)["scores"]}
     settings_file = run_folder(workbook, name) / "run.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}

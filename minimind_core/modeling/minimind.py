@@ -27,17 +27,15 @@ class RMSNorm(nn.Module):
 
 
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every position, each (max_positions, head_dim), half-split layout (arXiv:2104.09864)."""
+    """Cosine and sine of every position, each (max_positions, head_dim / 2), as both halves of a head need them (arXiv:2104.09864)."""
     exponent = torch.arange(0, config.head_dim, 2).float() / config.head_dim
     angles = torch.outer(torch.arange(config.max_positions).float(), config.rope_theta**-exponent)
-    angles = torch.cat((angles, angles), dim=-1)
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate each head's two halves by its position's angle, in float32; x is (B, heads, T, head_dim)."""
     first, second = x.float().chunk(2, dim=-1)
-    cos, sin = cos.chunk(2, dim=-1)[0], sin.chunk(2, dim=-1)[0]  # both halves of the table are equal
     return torch.cat(((first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)), dim=-1)
 
 
@@ -49,11 +47,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=heads != groups)
     # on CPUs the fused bfloat16 kernel took 3 times as long as these products, forward and backward (34 × 30 tokens, two cores)
     if causal:
-        mask = torch.ones(length, seen, dtype=torch.bool, device=q.device).tril(seen - length)
+        mask = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
     q = (q * width**-0.5).reshape(batch, groups, -1, width)  # the queries that share a key stand below each other
     scores = (q @ k.transpose(-1, -2)).view(batch, heads, length, seen)
     if mask is not None:
-        scores = scores + torch.zeros(mask.shape, device=q.device).masked_fill(~mask, -torch.inf)
+        scores = scores + torch.where(mask, 0.0, -torch.inf)
     weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
     return (weights.view(batch, groups, -1, seen) @ v).view(batch, heads, length, width)
 
@@ -164,7 +162,7 @@ class MiniMind(nn.Module):
             mask = torch.ones(length, start + length, dtype=torch.bool, device=tokens.device).tril(start)
         rotary = self.rotary_cos[positions], self.rotary_sin[positions]
         if positions.dim() == 2:
-            rotary = rotary[0].unsqueeze(1), rotary[1].unsqueeze(1)  # (B, 1, T, head_dim)
+            rotary = rotary[0].unsqueeze(1), rotary[1].unsqueeze(1)  # (B, 1, T, head_dim / 2)
         x = self.model.embed_tokens(tokens)
         present: Cache = []
         for index, block in enumerate(self.model.layers):
