@@ -1,9 +1,11 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import TINY, random_model
 
 from minimind_core.config import ModelConfig
 from minimind_core.modeling.checkpoint import load_base, save_base
+from minimind_core.modeling.fused import LinearCrossEntropy, RMSNormalize
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 
 TOKENS = torch.tensor([[5, 9, 200, 31, 7, 8], [6, 6, 17, 4000, 3, 2]])
@@ -57,3 +59,35 @@ def test_saved_folder_loads_in_transformers_with_equal_logits(tmp_path, tokenize
 def test_shape_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="multiple"):
         ModelConfig(n_heads=7)
+
+
+def test_one_more_row_as_shared_beginning_gives_the_same_states_and_gradients(model):
+    lead, width = 3, TOKENS.shape[1]
+    prefix = torch.tensor([[4, 8, 15, 0, 0, 0]])
+    whole = torch.cat((prefix[:, :lead].expand(2, -1), TOKENS), 1)
+    weight = model.model.layers[0].self_attn.k_proj.weight
+    expected = model.hidden(whole)[0][:, lead:]
+    states = model.hidden(torch.cat((TOKENS, prefix)), lead=lead)[0][:-1, :width]
+    torch.testing.assert_close(states, expected)
+    gradients = [torch.autograd.grad(s.square().sum(), weight)[0] for s in (states, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=3e-5)
+
+
+def test_written_out_gradients_are_those_of_the_composed_operations():
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 150, 8), torch.rand(8)
+    table, labels = torch.randn(11, 8), torch.randint(11, (300,))
+    pairs = (
+        (lambda x, w: RMSNormalize.apply(x, w, 1e-5).tanh().sum(), lambda x, w: F.rms_norm(x, (8,), w, 1e-5).tanh().sum(), weight),
+        (
+            lambda x, w: LinearCrossEntropy.apply(x.flatten(0, 1), w, labels) / 7,
+            lambda x, w: F.cross_entropy(x.flatten(0, 1) @ w.T, labels, reduction="sum") / 7, table,
+        ),
+    )  # fmt: skip
+    for ours, composed, second in pairs:
+        results = []
+        for function in (ours, composed):
+            inputs = [x.clone().requires_grad_(), second.clone().requires_grad_()]
+            value = function(*inputs)
+            results.append([value, *torch.autograd.grad(value, inputs)])
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)

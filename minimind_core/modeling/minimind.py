@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minimind_core.config import ModelConfig
+from minimind_core.modeling.fused import RMSNormalize
 
 Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each (B, n_kv_heads, S, head_dim)
 
@@ -23,6 +24,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":
+            return RMSNormalize.apply(x, self.weight, self.eps)
         return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
 
 
@@ -70,13 +73,16 @@ class Attention(nn.Module):
         if config.qk_norm:
             self.q_norm, self.k_norm = RMSNorm(head, config.norm_eps), RMSNorm(head, config.norm_eps)
 
-    def forward(self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | None) -> tuple[Tensor, tuple]:
+    def forward(self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | int | None) -> tuple[Tensor, tuple]:
+        """`past` holds earlier keys and values, or says how many of the last row's first positions stand before every row."""
         batch, length, _ = x.shape
         split = lambda y: y.view(batch, length, -1, self.config.head_dim).transpose(1, 2)
         q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
         if self.config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(torch.cat((q, k), dim=1), *rotary).split((q.shape[1], k.shape[1]), dim=1)
+        if isinstance(past, int):
+            past = [y[-1:, :, :past].expand(batch, -1, -1, -1) for y in (k, v)]
         if past is not None:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
         out = attend(q, k, v, mask)
@@ -106,7 +112,7 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | None) -> tuple[Tensor, tuple]:
+    def forward(self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | int | None) -> tuple[Tensor, tuple]:
         attended, present = self.self_attn(self.input_layernorm(x), rotary, mask, past)
         x = x + attended
         return x + self.mlp(self.post_attention_layernorm(x)), present
@@ -147,15 +153,23 @@ class MiniMind(nn.Module):
             elif parameter.dim() == 2:
                 nn.init.normal_(parameter, std=0.02)
 
-    def hidden(self, tokens: Tensor, cache: Cache | None = None, mask: Tensor | None = None, positions: Tensor | None = None) -> tuple[Tensor, Cache]:
+    def hidden(
+        self, tokens: Tensor, cache: Cache | None = None, mask: Tensor | None = None, positions: Tensor | None = None, lead: int = 0
+    ) -> tuple[Tensor, Cache]:
         """Last hidden states.
 
         tokens (B, T); cache as returned by an earlier call, S positions long; mask is boolean and broadcastable to
         (B, 1, T, S + T), True where attention is allowed, default causal; positions (B, T) or (T,), default S..S+T-1.
+        With `lead` (and neither cache, mask nor positions) the last row's first `lead` tokens stand before all other rows.
         Returns (B, T, hidden) and the cache extended by T.
         """
-        length = tokens.shape[1]
+        batch, length = tokens.shape
         start = cache[0][0].shape[2] if cache else 0
+        if lead:
+            positions = lead + torch.arange(length, device=tokens.device).repeat(batch, 1)
+            positions[-1] -= lead
+            mask = torch.ones(batch, 1, length, lead + length, dtype=torch.bool, device=tokens.device).tril(lead)
+            mask[-1, :, :, :lead] = False
         if positions is None:
             positions = torch.arange(start, start + length, device=tokens.device)
         if mask is None and start and length > 1:
@@ -166,7 +180,7 @@ class MiniMind(nn.Module):
         x = self.model.embed_tokens(tokens)
         present: Cache = []
         for index, block in enumerate(self.model.layers):
-            x, pair = block(x, rotary, mask, cache[index] if cache else None)
+            x, pair = block(x, rotary, mask, lead or (cache[index] if cache else None))
             present.append(pair)
         return self.model.norm(x), present
 
