@@ -14,8 +14,10 @@ from minimind_core.conversations.schema import Conversation
 from minimind_core.evaluation.guard import Guard
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, Message, encode_prompt, shared_prefix
-from minimind_core.training.batches import encode_rows, make_batch
+from minimind_core.training.batches import encode_rows, make_batch, rounded
 from minimind_core.training.trainer import IGNORE
+
+ROWS = 8  # finished rows leave a batch so many at a time: each new shape of a product costs a CPU as much as several tokens
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Session:
         self.generator = torch.Generator(self.device).manual_seed(decoding.seed)
         shared = shared_prefix(prompts)
         width = max(map(len, prompts)) - shared
+        if len(prompts) > 1:
+            width = rounded(width)
         tokens = torch.full((len(prompts), width), PAD_ID)
         real = torch.zeros(len(prompts), width, dtype=torch.bool)
         for row, prompt in enumerate(prompts):  # padded on the left, so that every row's next token is its last column
@@ -105,7 +109,7 @@ class Session:
         self.logits = self.model.logits(states[:, -1]).float()
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only; (B,) boolean."""
+        """Go on with these rows only."""
         self.cache = [(k[rows], v[rows]) for k, v in self.cache]
         self.visible, self.position = self.visible[rows], self.position[rows]
         self.logits, self.written, self.log_chance = self.logits[rows], self.written[rows], self.log_chance[rows]
@@ -115,7 +119,7 @@ class Session:
 def generate_ids(
     model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, barred: Sequence[int] = ()
 ) -> list[tuple[list[int], bool, float]]:
-    """New token ids of each prompt, whether the end token came, and their probability; finished rows leave the batch.
+    """New token ids of each prompt, whether the end token came, and their probability; finished rows leave the batch, ROWS at a time.
 
     `barred` names for each prompt the token that its answer must not begin with; the probability is that of an answer without it.
     """
@@ -124,23 +128,23 @@ def generate_ids(
         session.logits[torch.arange(count), torch.tensor(barred)] = -torch.inf
     answers: list[list[int]] = [[] for _ in range(count)]
     ended, chances = [False] * count, [0.0] * count
-    active = torch.arange(count)
+    prompt, going = torch.arange(count), torch.ones(count, dtype=torch.bool)  # of each row of the session, and whether its answer goes on
     for step in range(longest + 1):
         before = session.log_chance
         token = session.next()
-        going = (token != END_ID).cpu()
         written = session.log_chance if step < longest else torch.where(token == END_ID, session.log_chance, before)  # only an end may still come
-        for row, chance in zip(active.tolist(), written.exp().tolist(), strict=True):
-            chances[row] = chance
-        for row in active[~going].tolist():
-            ended[row] = True
-        active, token = active[going], token[going.to(session.device)]
-        if not len(active) or step == longest:
+        for row, value, chance in zip(prompt[going].tolist(), token[going].tolist(), written[going].exp().tolist(), strict=True):
+            chances[row], ended[row] = chance, value == END_ID
+            if value != END_ID and step < longest:
+                answers[row].append(value)
+        going = going & (token != END_ID).cpu()
+        if not going.any() or step == longest:
             break
-        if not going.all():
-            session.keep(going.to(session.device))
-        for row, value in zip(active.tolist(), token.tolist(), strict=True):
-            answers[row].append(value)
+        left = -(-int(going.sum()) // ROWS) * ROWS
+        if left < len(going):
+            kept = (~going).int().argsort(stable=True)[:left]
+            session.keep(kept.to(session.device))
+            prompt, going, token = prompt[kept], going[kept], token[kept.to(session.device)]
         session.advance(token)
     return list(zip(answers, ended, chances, strict=True))
 
