@@ -140,7 +140,7 @@ def generate_ids(
         going = going & (token != END_ID).cpu()
         if not going.any() or step == longest:
             break
-        left = -(-int(going.sum()) // ROWS) * ROWS
+        left = rounded(int(going.sum()), ROWS)
         if left < len(going):
             kept = (~going).int().argsort(stable=True)[:left]
             session.keep(kept.to(session.device))

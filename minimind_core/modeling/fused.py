@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-PART = {True: 128, False: 4096}  # rows whose logits are made together: on a CPU so many that they stay in its cache
+PART, CPU_PART = 4096, 128  # rows whose logits are made together; on a CPU so few that they stay in its cache
 
 
 class RMSNormalize(Function):
@@ -41,16 +41,20 @@ class LinearCrossEntropy(Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         """x (N, hidden), weight (vocab, hidden), labels (N,)."""
-        kind, size = x.device.type, PART[x.device.type == "cpu"]
+        kind = x.device.type
+        size = CPU_PART if kind == "cpu" else PART
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         matrix, loss = weight.to(dtype), x.new_zeros((), dtype=torch.float32)
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for start in range(0, len(x), size):
             rows, label = x[start : start + size].to(dtype), labels[start : start + size, None]
             count = len(rows)
-            rows = F.pad(rows, (0, 0, 0, size - count))  # the last part as long as the others: a new shape costs more
+            if kind == "cpu":  # the last part as long as the others: a new shape costs more
+                rows = F.pad(rows, (0, 0, 0, size - count))
             chances = F.linear(rows, matrix).float().log_softmax(-1)
             loss -= chances[:count].gather(1, label).sum()
+            if not any(ctx.needs_input_grad):
+                continue
             chances.exp_()[:count].scatter_add_(1, label, torch.full(label.shape, -1.0, device=x.device))
             of_logits = chances.to(dtype)
             of_x[start : start + count] = (of_logits @ matrix)[:count]

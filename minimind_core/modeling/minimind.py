@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and torch.is_grad_enabled():
             return RMSNormalize.apply(x, self.weight, self.eps)
         return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
 
@@ -184,9 +184,14 @@ class MiniMind(nn.Module):
             present.append(pair)
         return self.model.norm(x), present
 
+    @property
+    def output_matrix(self) -> Tensor:
+        """The embedding, (vocab, hidden)."""
+        return self.model.embed_tokens.weight
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, hidden) -> (…, vocab)."""
-        return F.linear(hidden, self.model.embed_tokens.weight)
+        return F.linear(hidden, self.output_matrix)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> logits (B, T, vocab)."""

@@ -59,9 +59,9 @@ def make_batch(rows: Sequence[Row], prefix: int) -> Batch:
     return Batch(tokens, labels, torch.tensor([rows[0].ids[:prefix].tolist()]) if prefix else None)
 
 
-def rounded(length: int) -> int:
-    """The next multiple of WIDTH."""
-    return -(-length // WIDTH) * WIDTH
+def rounded(number: int, step: int = WIDTH) -> int:
+    """The next multiple of `step`."""
+    return -(-number // step) * step
 
 
 def group_by_length(lengths: Sequence[int], order: Sequence[int], tokens: int) -> list[list[int]]:

@@ -70,7 +70,7 @@ def batch_loss(model: MiniMind, batch: Batch, hidden: Callable | None = None) ->
             lead, width = batch.prefix.shape[1], tokens.shape[1]
             states, _ = hidden(pad_sequence([*tokens, batch.prefix[0].to(device)], batch_first=True, padding_value=PAD_ID), lead=lead)
             states = states[:-1, :width]
-        loss = LinearCrossEntropy.apply(states[picked], model.model.embed_tokens.weight, labels[picked])
+        loss = LinearCrossEntropy.apply(states[picked], model.output_matrix, labels[picked])
     return loss, int(picked.sum())
 
 
