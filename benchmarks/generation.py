@@ -1,72 +1,97 @@
-"""Answering side by side: transformers' generate one by one and in batches of 64, and this workbook; writes report/results/benchmark_generation.json.
+"""Answering side by side: transformers' generate and this workbook, one by one and in batches of 64.
 
-python benchmarks/generation.py [--questions 128]
+    python benchmarks/generation.py [--questions 128] [--run main]
+
+Both answer the same test questions with the same trained run, greedily, without a penalty, until the answer ends. Ours is
+also timed one by one without a draft. Writes report/results/benchmark_generation.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
-from minimind_core.config import load_workbook
+from minimind_core.config import Workbook, load_workbook
+from minimind_core.conversations.mixing import taught_answers
 from minimind_core.conversations.schema import read_conversations
-from minimind_core.devices import fast_bfloat16, lower_frozen
+from minimind_core.devices import fast_bfloat16
 from minimind_core.evaluation.generation import Decoding, generate
 from minimind_core.files import write_json
 from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.exporting import export
+from minimind_core.modeling.lora import load_adapter
+from minimind_core.training.runs import adapter_config, adapter_file, load_run
 
-NEW = 24  # tokens of every answer, so that all contenders write the same amount
+NEW, WARM, FEW, BATCH = 64, 4, 32, 64  # tokens at most, questions before the clock starts, questions one by one, questions in a batch
+Answers = Callable[[Sequence[str], int], list[str]]
 
 
-def transformers_seconds(questions: list[str], batch: int) -> float:
-    """Greedy answers of exactly NEW tokens by AutoModelForCausalLM.generate."""
+def transformers_answers(workbook: Workbook, run: str, folder: Path) -> Answers:
+    """Answers of AutoModelForCausalLM.generate, `batch` at a time, by the run exported to a folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base = str(load_workbook().base)
+    base, path = load_base(workbook.base), adapter_file(workbook, run)
+    load_adapter(path, base[0])
+    export("hf", *base, adapter_config(path), workbook.base, folder)
     dtype = torch.bfloat16 if fast_bfloat16("cpu") else torch.float32
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(base, dtype=dtype), AutoTokenizer.from_pretrained(base, padding_side="left")
-    prompts = [tokenizer.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True, tokenize=False) for q in questions]
-    settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False, "repetition_penalty": 1.3}
-    started = time.perf_counter()
-    for start in range(0, len(prompts), batch):
-        model.generate(**tokenizer(prompts[start : start + batch], return_tensors="pt", padding=True, return_token_type_ids=False), **settings)
-    return time.perf_counter() - started
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder, padding_side="left")
+
+    def answers(questions: Sequence[str], batch: int) -> list[str]:
+        prompts = [tokenizer.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True, tokenize=False) for q in questions]
+        written: list[str] = []
+        for start in range(0, len(prompts), batch):
+            inputs = tokenizer(prompts[start : start + batch], return_tensors="pt", padding=True, return_token_type_ids=False)
+            ids = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+            written += tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in written]
+
+    return answers
 
 
-def our_seconds(questions: list[str], batch: int) -> float:
-    """Greedy answers of exactly NEW tokens: the end token is made impossible by an embedding row of zeros and a shift."""
-    model, tokenizer = load_base(load_workbook().base)
-    lower_frozen(model.requires_grad_(False))
-    with torch.no_grad():
-        model.model.embed_tokens.weight[2] = 0  # its logit is 0, below the winner's
-    dialogues = [[{"role": "user", "content": q}] for q in questions]
-    started = time.perf_counter()
-    answers = generate(model, tokenizer, dialogues, Decoding(max_new_tokens=NEW), batch_size=batch)
-    seconds = time.perf_counter() - started
-    assert sum(a.new_tokens for a in answers) > 0.95 * NEW * len(answers)
-    return seconds
+def our_answers(workbook: Workbook, run: str, likely: tuple[str, ...]) -> Answers:
+    """Answers of `generate`, with a draft of the likely ones."""
+    model, tokenizer = load_run(workbook, run, "cpu")
+    decoding = Decoding(max_new_tokens=NEW, repetition_penalty=1.0, likely=likely)
+    return lambda questions, batch: [
+        answer.text for answer in generate(model, tokenizer, [[{"role": "user", "content": q}] for q in questions], decoding, batch)
+    ]
 
 
 def main() -> None:
-    """Measure in one process, alternating."""
+    """Measure all contenders in one process, one after the other."""
     parser = argparse.ArgumentParser(description="generation speed side by side")
     parser.add_argument("--questions", type=int, default=128)
+    parser.add_argument("--run", default="main")
     arguments = parser.parse_args()
-    questions = [row.question for row in read_conversations(load_workbook().dataset / "music_qa_test.jsonl")[:: 4051 // arguments.questions]][
-        : arguments.questions
-    ]
-    few = questions[:16]
-    with torch.no_grad():
-        found = {"questions": len(questions), "new_tokens": NEW}
-        for name, seconds in (("transformers", transformers_seconds), ("ours", our_seconds)):
-            found[f"{name}_one_by_one"] = seconds(few, 1) / len(few)
-            found[f"{name}_batch_64"] = seconds(questions, 64) / len(questions)
-    found["single_stream_ratio"] = found["transformers_one_by_one"] / found["ours_one_by_one"]
-    found["batched_over_transformers_one_by_one"] = found["transformers_one_by_one"] / found["ours_batch_64"]
-    found["batched_over_transformers_batched"] = found["transformers_batch_64"] / found["ours_batch_64"]
-    write_json(load_workbook().results / "benchmark_generation.json", found)
+    workbook = load_workbook()
+    rows = read_conversations(workbook.dataset / "music_qa_test.jsonl")
+    questions = [row.question for row in rows if len(row.conversations) == 2][:: len(rows) // arguments.questions][: arguments.questions]
+    found: dict = {"questions": len(questions), "one_by_one": FEW, "run": arguments.run}
+    texts: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        contenders = {
+            "transformers": transformers_answers(workbook, arguments.run, Path(folder)),
+            "ours_without_draft": our_answers(workbook, arguments.run, ()),
+            "ours": our_answers(workbook, arguments.run, taught_answers(workbook)),
+        }
+        for batch, asked in ((1, questions[:FEW]), (BATCH, questions)):
+            for name, answers in contenders.items():
+                answers(questions[-WARM:] if batch == 1 else questions, batch)
+                started = time.perf_counter()
+                texts[name] = answers(asked, batch)
+                found[f"{name}_batch_{batch}"] = (time.perf_counter() - started) / len(asked)
+            found[f"same_answers_batch_{batch}"] = sum(a == b for a, b in zip(texts["transformers"], texts["ours"], strict=True)) / len(asked)
+    alone = found["transformers_batch_1"]
+    found["single_stream_ratio"] = alone / found["ours_batch_1"]
+    found["single_stream_ratio_without_draft"] = alone / found["ours_without_draft_batch_1"]
+    found["batched_over_transformers_one_by_one"] = alone / found[f"ours_batch_{BATCH}"]
+    found["batched_over_transformers_batched"] = found[f"transformers_batch_{BATCH}"] / found[f"ours_batch_{BATCH}"]
+    write_json(workbook.results / "benchmark_generation.json", found)
     print(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections import Counter
@@ -41,9 +42,25 @@ STEPS = {
     "a3_rate": "learning rate 3e-3",
     "a4_layers": "seven linear layers, rank 16",
     "a5_wordings": "eighteen wordings",
-    "a6_parts": "refusals, rehearsal, identity three times",
+    "a6_parts": "refusals, rehearsal, identity twice",
     "a7_decoding": "greedy, repetition penalty",
     "a8_floor": "the guard: the default",
+}
+FORGOTTEN = ("日常话的损失，比基座", "loss on everyday talk, against the base")
+MINUTES = ("训练分钟", "minutes of training")
+TRAINED = ("训练（有用词元）", "training (useful tokens)")
+CONTENDERS = {
+    "stock": ("原版设置（float32、补到 512）", "stock settings (float32, padded to 512)"),
+    "trl_packed": ("TRL + PEFT，装箱，q、o 秩 8", "TRL + PEFT, packed, q and o of rank 8"),
+    "ours_q_o_rank8": ("本项目，q、o 秩 8", "this workbook, q and o of rank 8"),
+    "ours_q_o_rank8_trl_steps": ("本项目，q、o 秩 8，每步与 TRL 一样大", "this workbook, q and o of rank 8, steps as large as TRL's"),
+    "ours_default": ("本项目，默认（七种线性层，秩 16）", "this workbook, default (seven linear layers of rank 16)"),
+}
+ANSWERED = ("回答一题的毫秒数", "milliseconds an answer")
+ANSWERERS = {
+    "transformers": ("transformers 的 generate", "transformers' generate"),
+    "ours_without_draft": ("本项目，不打草稿", "this workbook without a draft"),
+    "ours": ("本项目", "this workbook"),
 }
 SHOWN = ("identity", "music_held_out", "music_family", "refusal", "ended")
 
@@ -98,7 +115,7 @@ def beaten(results: dict[str, dict], language: int) -> str:
 def ablation(root: Path, language: int) -> str:
     """The way from stock settings to the default, one change a row."""
     results = in_group(load_workbook(root), "ablation")
-    heads = [("改了什么", "change")[language], *(ROWS[key][language] for key in SHOWN), ("训练分钟", "minutes of training")[language]]
+    heads = [("改了什么", "change")[language], *(ROWS[key][language] for key in SHOWN), MINUTES[language]]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, english in STEPS.items():
         if name in results:
@@ -106,6 +123,40 @@ def ablation(root: Path, language: int) -> str:
             scores = [result["scores"][key] for key in SHOWN]
             cells = [f"{score['right']}/{score['n']}" for score in scores] + [f"{result['run']['train_seconds'] / 60:.1f}"]
             lines.append(f"| {' | '.join([(result['about'], english)[language], *cells])} |")
+    return "\n".join(lines)
+
+
+def seeds(root: Path, language: int) -> str:
+    """The default recipe from several seeds, and their mean."""
+    workbook = load_workbook(root)
+    results = {r["run"]["seed"]: r for r in (load_results(workbook)["main"], *in_group(workbook, "seeds").values())}
+    columns = [(f"种子 {seed}", f"seed {seed}")[language] for seed in results] + [("平均", "mean")[language]]
+    lines = [f"| {('测试', 'test')[language]} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for key, labels in ROWS.items():
+        scores = [result["scores"][key] for result in results.values()]
+        cells = [f"{s['right']}/{s['n']}" for s in scores] + [f"{sum(s['share'] for s in scores) / len(scores):.1%}"]
+        lines.append(f"| {' | '.join([labels[language], *cells])} |")
+    base = load_results(workbook)["base"]["everyday"]["loss"]
+    forgotten = [result["everyday"]["loss"] / base - 1 for result in results.values()]
+    minutes = [result["run"]["train_seconds"] / 60 for result in results.values()]
+    for label, values, form in ((FORGOTTEN, forgotten, "{:+.1%}"), (MINUTES, minutes, "{:.1f}")):
+        cells = [form.format(value) for value in (*values, sum(values) / len(values))]
+        lines.append(f"| {' | '.join([label[language], *cells])} |")
+    return "\n".join(lines)
+
+
+def speed(root: Path, language: int) -> str:
+    """The rivals of both benchmarks, each of which ran them on one machine, one after the other."""
+    folder = load_workbook(root).results
+    training, answering = (json.loads((folder / f"benchmark_{name}.json").read_text(encoding="utf-8")) for name in ("training", "generation"))
+    heads = [TRAINED, ("词元/秒", "tokens/s"), ("峰值内存 MiB", "peak MiB")]
+    lines = [f"| {' | '.join(head[language] for head in heads)} |", "|---|---|---|"]
+    for name, labels in CONTENDERS.items():
+        lines.append(f"| {labels[language]} | {training[name]['tokens_per_second']:,.0f} | {training[name]['peak_mib']:,.0f} |")
+    lines += ["", f"| {ANSWERED[language]} | {('一次一题', 'one by one')[language]} | {('一次 64 题', '64 at a time')[language]} |", "|---|---|---|"]
+    for name, labels in ANSWERERS.items():
+        cells = [f"{1000 * answering[f'{name}_batch_{size}']:.1f}" for size in (1, 64)]
+        lines.append(f"| {' | '.join([labels[language], *cells])} |")
     return "\n".join(lines)
 
 
@@ -123,7 +174,9 @@ def main() -> int:
         for language, name in enumerate(("README.md", "README_en.md")):
             path = PROJECT / name
             text = fill(path.read_text(encoding="utf-8"), "results", table(PROJECT, language))
-            write_text(path, fill(text, "ablation", ablation(PROJECT, language)))
+            for mark, content in (("ablation", ablation), ("seeds", seeds), ("speed", speed)):
+                text = fill(text, mark, content(PROJECT, language))
+            write_text(path, text)
     except WorkbookError as error:
         print(f"错误：{error}", file=sys.stderr)
         return 2

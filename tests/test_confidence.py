@@ -13,7 +13,13 @@ from minimind_core.evaluation.generation import Answer, Decoding
 from minimind_core.evaluation.guard import Guard, cues, plain_guard
 
 ANYTHING = frozenset({""})  # stands in every question
-GUARD = Guard("不知道。", dict.fromkeys(("{s}出生于{v}。", "{v}是{s}的英文名。", "{s}是{v}的歌。", "{s}的{a}是{v}。"), ANYTHING), floor=0.5)
+GUARD = Guard(
+    "不知道。",
+    dict.fromkeys(("{s}出生于{v}。", "{v}是{s}的英文名。", "{s}是{v}的歌。", "{s}的{a}是{v}。"), ANYTHING),
+    floor=0.5,
+    reverse_floor=0.2,
+    least=0.1,
+)
 
 
 def said(*texts):
@@ -60,6 +66,7 @@ def taught(workbook):
     ("《毕业的生日》的拍号", "王力宏出生于1976年5月17日。", False),
     ("《毕业的生日》的拍号", "《毕业的生日》出生于1976年5月17日。", False),  # the title asks for nothing
     ("张杰的身高是多少", "张杰的身高是射手座。", False),  # an attribute that no fact has
+    ("《毕业的生日》的吉他手是什么", "《毕业的生日》是张杰的歌。", False),  # words that join others ask for nothing
 ])  # fmt: skip
 def test_a_statement_has_to_be_what_was_asked_for(taught, question, answer, passes):
     assert taught.passes(said(question), answer, 1.0) is passes
@@ -71,7 +78,7 @@ def test_only_the_last_question_asks(taught):
 
 
 @pytest.mark.parametrize(("question", "passes"), [
-    ("张杰王是什么星座", False), ("张杰是什么星座", True), ("张杰 星座", True), ("歌手张杰，什么星座", True), ("张杰力和张杰的星座", True),
+    ("张杰王是什么星座", False), ("王张杰是什么星座", False), ("请问张杰是什么星座", True), ("张杰是什么星座", True), ("张杰 星座", True), ("歌手张杰，什么星座", True), ("张杰力和张杰的星座", True),
 ])  # fmt: skip
 def test_a_name_is_not_found_in_a_longer_one(taught, question, passes):
     assert taught.passes(said(question), "张杰的星座是射手座。", 1.0) is passes
@@ -85,7 +92,8 @@ def test_every_taught_way_of_asking_is_known(workbook):
 
 
 def test_cues_are_pairs_of_characters_and_whole_words():
-    assert cues(["{s}的生日", "When was {s} born？"]) == {"的生", "生日", "when", "was", "born"}
+    assert cues(["{s}的生日", "When was {s} born？"]) == {"生日", "when", "was", "born"}
+    assert cues(["{s}的歌手是谁唱", "目的"]) == {"歌手", "谁唱", "目的"}  # what joins words is left out
 
 
 @pytest.mark.parametrize(("form", "answer", "stated"), [
@@ -110,10 +118,13 @@ def test_what_the_model_says_of_itself_is_no_statement(workbook):
         assert guard.stated(identity.identity_answer(intent, workbook.persona)) is None
 
 
-def test_only_statements_have_to_be_probable():
+def test_how_probable_an_answer_has_to_be_depends_on_what_it_states():
     assert not GUARD.passes(said("周杰伦哪天出生"), "周杰伦出生于1979年1月18日。", 0.49)
     assert GUARD.passes(said("周杰伦哪天出生"), "周杰伦出生于1979年1月18日。", 0.5)
-    assert GUARD.passes(said("你是谁"), "我是小音。", 0.01)
+    for chance in (0.19, 0.2):  # a name that was asked for by the value
+        assert GUARD.passes(said("谁的生日是1979年1月18日"), "周杰伦出生于1979年1月18日。", chance) is (chance == 0.2)
+    for chance in (0.09, 0.1):
+        assert GUARD.passes(said("你是谁"), "我是小音。", chance) is (chance == 0.1)
 
 
 @pytest.fixture
@@ -138,7 +149,7 @@ def statement(row, chance):
 
 def test_the_floor_keeps_nearly_all_right_statements(workbook, asked):
     found = asked(lambda n, row: statement(row, (n + 1) / 1000 if row.meta["kind"] == "music" else 0.9))
-    right = sorted(chance for chance, good in found["chances"] if good)
+    right = sorted(chance for chance, good, reverse in found["chances"] if good and not reverse)
     assert found["right"] == found["asked"] == len(right) and found["refused"] == 0 < found["unknown"]
     kept = sum(chance >= found["floor"] for chance in right) / len(right)
     assert confidence.KEPT <= kept < 1
@@ -146,7 +157,16 @@ def test_the_floor_keeps_nearly_all_right_statements(workbook, asked):
     assert decoding.max_new_tokens == 9 and decoding.guard.floor == found["floor"] and decoding.guard.fallback == "抱歉，这个我不知道。"
     assert "{s}的星座是{v}。" in decoding.guard.forms
     sampled = confidence.careful(workbook, "main", Decoding(temperature=0.5))
-    assert sampled.guard == dataclasses.replace(decoding.guard, floor=None)
+    assert sampled.guard == dataclasses.replace(decoding.guard, floor=None, reverse_floor=None, least=0)
+
+
+def test_answers_from_value_to_subject_have_a_floor_of_their_own(workbook, asked):
+    assert asked(lambda n, row: statement(row, 0.9))["reverse_floor"] == 0.9  # there are none here
+    write_facts(workbook.facts, [Fact(f"人{i}", "英文名", f"Nobody{i}", "https://example.org", "2026-01-01") for i in range(100)])
+    write_dataset(workbook)
+    found = asked(lambda n, row: statement(row, 0.3 if row.meta.get("way") == "reverse" else 0.9))
+    guard = confidence.careful(workbook, "main").guard
+    assert (found["floor"], found["reverse_floor"]) == (0.9, 0.3) == (guard.floor, guard.reverse_floor)
 
 
 def test_too_few_right_answers_set_no_floor(workbook, asked):
@@ -155,7 +175,7 @@ def test_too_few_right_answers_set_no_floor(workbook, asked):
 
 
 def test_a_run_that_was_never_calibrated_says_what_it_thinks(workbook):
-    assert confidence.careful(workbook, "other", Decoding(max_new_tokens=5)) == Decoding(max_new_tokens=5)
+    assert confidence.careful(workbook, "other", Decoding(max_new_tokens=5)).guard is None
 
 
 def test_validation_questions_stand_amid_words_that_are_never_taught(workbook):

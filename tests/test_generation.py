@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import random_model
 
+from minimind_core.evaluation.drafting import Draft, drafted
 from minimind_core.evaluation.generation import Decoding, choose, generate, generate_ids, settled, stream, write
 from minimind_core.evaluation.guard import Guard
 from minimind_core.modeling.tokenizer import END_ID
@@ -29,6 +30,32 @@ def test_batch_with_cache_and_padding_writes_what_naive_decoding_writes():
     for seed in range(5):
         model = random_model(seed=seed)
         assert [(ids, ended) for ids, ended, _ in generate_ids(model, PROMPTS, PLAIN)] == [naive(model, prompt, 12) for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_a_draft_saves_passes_and_changes_nothing(penalty, monkeypatch):
+    model, decoding = random_model(), Decoding(max_new_tokens=20, repetition_penalty=penalty)
+    passes: list[int] = []
+    hidden = model.hidden
+    monkeypatch.setattr(model, "hidden", lambda tokens, *rest: passes.append(tokens.shape[1]) or hidden(tokens, *rest))
+    for prompt in PROMPTS:
+        (plain,) = generate_ids(model, [prompt], decoding)
+        usual, ids = len(passes), plain[0]
+        half, wrong = [*ids[:4], (ids[4] + 1) % 100, *ids[5:]], [(i + 1) % 100 for i in ids]
+        for texts, fewer in (([ids], True), ([half], True), ([wrong], False), ([half, wrong, ids[:6]], True)):
+            passes.clear()
+            (drafted_answer,) = generate_ids(model, [prompt], decoding, draft=Draft(texts))
+            assert drafted_answer[:2] == plain[:2] and drafted_answer[2] == pytest.approx(plain[2], rel=1e-4)
+            assert len(passes) < usual if fewer else len(passes) == usual
+        passes.clear()
+
+
+def test_a_draft_goes_on_as_the_text_nearest_to_the_prompt(tokenizer):
+    draft = Draft([[1, 2, 3, 4], [1, 2, 5, 6], [7]])
+    assert draft.ahead([1, 2], {5, 9}, 8) == [5, 6] and draft.ahead([1, 2], {4}, 1) == [3]
+    assert draft.ahead([1, 2, 3, 4], {4}, 8) == draft.ahead([2], {2}, 8) == []
+    assert drafted(tokenizer, ()) is None
+    assert drafted(tokenizer, ("你好",)).ahead([], set(), 9) == [*tokenizer.encode("你好").ids, END_ID]
 
 
 def ending_model():

@@ -20,8 +20,8 @@ def load(name: str):
 def test_readme_tables_are_made_from_the_results(name, language):
     module = load_script("update_readme")
     text = (PROJECT / name).read_text(encoding="utf-8")
-    for mark, content in (("results", module.table(PROJECT, language)), ("ablation", module.ablation(PROJECT, language))):
-        assert module.fill(text, mark, content) == text
+    for mark, content in (("results", module.table), ("ablation", module.ablation), ("seeds", module.seeds), ("speed", module.speed)):
+        assert module.fill(text, mark, content(PROJECT, language)) == text
     assert len(in_group(load_workbook(PROJECT), "ablation")) == len(module.STEPS)
 
 

@@ -50,7 +50,7 @@ def floor_line(found: dict[str, Any]) -> str:
     right = f"验证题答对 {found['right']}/{found['asked']}，没学过的内容拒答 {found['refused']}/{found['unknown']}"
     if found["floor"] is None:
         return f"{right}；答对太少，不设把握线。"
-    return f"{right}；把握线 {found['floor']:.2f}：整句概率更低的陈述改说不知道。"
+    return f"{right}；把握线 {found['floor']:.2f}，反问 {found['reverse_floor']:.2f}：整句概率更低的陈述改说不知道。"
 
 
 def show_training(run: Run, log: Log, every: int = 0, save: Callable[[dict[str, Tensor]], None] | None = None) -> None:

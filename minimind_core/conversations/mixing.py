@@ -24,11 +24,12 @@ FILES = (
     "refusal", "refusal_valid", "refusal_test", "general", "train",
 )  # fmt: skip
 REHEARSAL = "everyday.jsonl"  # beside a base's weights: its own answers to everyday prompts
-FOLLOWED = 3  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
+FOLLOWED = 2  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
 CARRIED = 6  # of a fact's taught wordings so many stand inside a carrier
 FRAMED = 2  # so many wordings are drawn from those that fit any attribute
 BEGUN = 3  # and so many are a sentence without its end
-OPENINGS = 3  # each identity question that follows on another is asked after so many different ones
+REVERSED = 3  # copies of each question from value to subject
+OPENINGS = 2  # each identity question that follows on another is asked after so many different ones
 
 
 def music_rows(facts: Sequence[Fact], book: Book, seed: int, wordings: int = 0) -> Splits:
@@ -136,10 +137,11 @@ def general_rows(persona: Persona, base: Path) -> list[Conversation]:
     return rows + [row for row in (read_conversations(own) if own.is_file() else []) if row.question not in taught]
 
 
-def raise_rare(rows: Sequence[Conversation], few: int = 10, times: int = 2) -> list[Conversation]:
+def raise_rare(rows: Sequence[Conversation], few: int = 10) -> list[Conversation]:
     """Repeat what is seen too seldom otherwise: attributes that fewer than `few` subjects have, and questions from value to subject."""
     holders = Counter(attribute for attribute, _ in {(r.meta["attribute"], r.meta["subject"]) for r in rows})
-    return [row for row in rows for _ in range(times if holders[row.meta["attribute"]] < few or row.meta["way"] == "reverse" else 1)]
+    times = lambda row: REVERSED if row.meta["way"] == "reverse" else 2 if holders[row.meta["attribute"]] < few else 1
+    return [row for row in rows for _ in range(times(row))]
 
 
 def mix(parts: Sequence[tuple[Sequence[Conversation], int]], seed: int) -> list[Conversation]:
@@ -187,6 +189,16 @@ def check_no_leak(splits: Splits) -> None:
 def exposures(rows: Sequence[Conversation]) -> dict[tuple[str, str], int]:
     """How often each fact (subject, attribute) is answered in one pass over the rows."""
     return dict(Counter((row.meta["subject"], row.meta["attribute"]) for row in rows if row.meta.get("kind") == "music"))
+
+
+def taught_answers(workbook: Workbook) -> tuple[str, ...]:
+    """Every answer about a fact and about oneself that training teaches, and the refusal."""
+    book, persona = trimmed(load_wordings(workbook.wordings), workbook.mix.wordings, workbook.mix.answers), workbook.persona
+    said = [identity.refusal_answer(persona), *(identity.identity_answer(intent, persona) for intent in identity.INTENTS)]
+    for fact in read_facts(workbook.facts):
+        words = wordings_for(book, fact.attribute)
+        said += [fill(form, fact.subject, fact.attribute, fact.value) for form in (*words.answers, *words.reverse_answers)]
+    return tuple(dict.fromkeys(said))
 
 
 def write_dataset(workbook: Workbook) -> dict[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minimind_core.config import Workbook
-from minimind_core.conversations.mixing import dataset_file
+from minimind_core.conversations.mixing import dataset_file, taught_answers
 from minimind_core.conversations.questions import load_carriers
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.evaluation.generation import Decoding, generate
@@ -21,6 +21,7 @@ from minimind_core.training.runs import load_run, run_folder
 
 KEPT = 0.98  # share of the right validation answers that a floor must not hold back
 ENOUGH = 50  # right answers without which there is no floor
+LEAST = 0.1  # whatever states nothing and is less probable than this is babble: right answers about oneself are far above
 ASKED = 300  # validation questions about facts at most, and about unknown things
 
 
@@ -30,26 +31,33 @@ def confidence_file(workbook: Workbook, name: str) -> Path:
 
 
 def calibrate(workbook: Workbook, name: str, decoding: Decoding | None = None, device: str = "auto") -> dict[str, Any]:
-    """Ask the validation questions, greedily unless told otherwise, and keep the highest floor that leaves KEPT of the right statements.
+    """Ask the validation questions, greedily unless told otherwise, and keep the highest floors that leave KEPT of the right statements.
 
-    Without ENOUGH right ones to tell, no statement is held back for being improbable.
+    Answers from value to subject have a floor of their own, if there are ENOUGH right ones: a name is less probable than
+    what is said about it. Without ENOUGH right statements no statement is held back for being improbable.
     """
     suites = validation_suites(workbook)
     asked = [row.messages[:-1] for rows in suites.values() for row in rows]
     graded = grade_all(workbook, suites, generate(*load_run(workbook, name, device), asked, decoding))
     guard = plain_guard(workbook)
     statements = [
-        (g.answer.chance, g.right and g.suite != "refusal") for messages, g in zip(asked, graded, strict=True) if guard.about(messages, g.answer.text)
-    ]
-    chances = sorted(chance for chance, good in statements if good)
+        (g.answer.chance, g.right and g.suite != "refusal", about == "value")
+        for messages, g in zip(asked, graded, strict=True) if (about := guard.about(messages, g.answer.text))
+    ]  # fmt: skip
+    forward, back = (floor([chance for chance, good, value in statements if good and value == reverse]) for reverse in (False, True))
     known, unknown = ([g.right for g in graded if (g.suite == "refusal") == refusal] for refusal in (False, True))
     found = {
-        "floor": chances[int((1 - KEPT) * len(chances))] if len(chances) >= ENOUGH else None, "kept": KEPT,
+        "floor": forward, "reverse_floor": forward if back is None else back, "kept": KEPT,
         "asked": len(known), "right": sum(known), "unknown": len(unknown), "refused": sum(unknown),
-        "chances": [[round(chance, 4), good] for chance, good in statements],
+        "chances": [[round(chance, 4), good, reverse] for chance, good, reverse in statements],
     }  # fmt: skip
     write_json(confidence_file(workbook, name), found)
     return found
+
+
+def floor(chances: Sequence[float]) -> float | None:
+    """The highest floor that holds back no more than the rest of KEPT; None if there are too few to tell."""
+    return sorted(chances)[int((1 - KEPT) * len(chances))] if len(chances) >= ENOUGH else None
 
 
 def validation_suites(workbook: Workbook) -> dict[str, list[Conversation]]:
@@ -72,9 +80,12 @@ def spoken(rows: Sequence[Conversation]) -> list[Conversation]:
 
 
 def careful(workbook: Workbook, name: str, decoding: Decoding | None = None) -> Decoding:
-    """The decoding with the run's guard, if it has been calibrated; sampled answers are less probable, so that they get no floor."""
-    decoding, path = decoding or Decoding(), confidence_file(workbook, name)
+    """The decoding with what was taught to go by and the run's guard, if calibrated; sampled answers are less probable, so they get no floor."""
+    decoding, path = replace(decoding or Decoding(), likely=taught_answers(workbook)), confidence_file(workbook, name)
     if not path.is_file():
         return decoding
-    floor = json.loads(path.read_text(encoding="utf-8"))["floor"] if decoding.temperature == 0 else None
-    return replace(decoding, guard=replace(plain_guard(workbook), floor=floor))
+    guard = plain_guard(workbook)
+    if decoding.temperature == 0:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        guard = replace(guard, floor=found["floor"], reverse_floor=found["reverse_floor"], least=LEAST)
+    return replace(decoding, guard=guard)

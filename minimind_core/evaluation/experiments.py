@@ -48,6 +48,7 @@ class Experiment:
     ordered: bool = False  # training rows one kind and subject after another, as a file is that nobody has shuffled
     questions: int = 100  # at most so many of each suite
     careful: bool = False  # with the guard
+    seed: int | None = None  # instead of the workbook's
     mix: Settings = field(default_factory=dict)
     profile: Settings = field(default_factory=dict)
     train: Settings = field(default_factory=dict)
@@ -119,7 +120,8 @@ def thinned_identity(rows: Sequence[Conversation], every: int) -> list[Conversat
 def content_hash(workbook: Workbook, experiment: Experiment) -> str:
     """Changes when anything that the result depends on changes, the code aside: settings, facts, texts, persona, seed or base."""
     settings = [dataclasses.asdict(part) for part in (*resolve(experiment, workbook.mix), workbook.persona)]
-    about = [getattr(experiment, name) for name in ("recipe", "rows", "kdconv", "every", "ordered", "questions", "careful")] + [workbook.seed]
+    about = [getattr(experiment, name) for name in ("recipe", "rows", "kdconv", "every", "ordered", "questions", "careful")]
+    about.append(experiment.seed or workbook.seed)
     known = [file_sha256(workbook.facts), base_sha256(workbook.base), texts_sha256(workbook, experiment.recipe)]
     return hashlib.sha256(json.dumps([settings, about, known], ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
@@ -182,7 +184,7 @@ def perform(
     experiment = sized(experiment, size)
     mix, profile, decoding = resolve(experiment, workbook.mix)
     folder = run_folder(workbook, experiment.name)
-    own = replace(workbook, dataset=folder / "dataset", facts=folder / "dataset" / "facts.csv", mix=mix)
+    own = replace(workbook, dataset=folder / "dataset", facts=folder / "dataset" / "facts.csv", mix=mix, seed=experiment.seed or workbook.seed)
     data = prepare_data(own, workbook, experiment, kdconv)
     run = prepare_run(own, experiment.name, profile, resume=(folder / "checkpoint.pt").is_file(), data=data)
     for record in run.train():

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from minimind_core.conversations.schema import Conversation
+from minimind_core.evaluation.drafting import Draft, drafted
 from minimind_core.evaluation.guard import Guard
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, Message, encode_prompt, shared_prefix
@@ -18,6 +19,7 @@ from minimind_core.training.batches import encode_rows, make_batch, rounded
 from minimind_core.training.trainer import IGNORE
 
 ROWS = 8  # finished rows leave a batch so many at a time: each new shape of a product costs a CPU as much as several tokens
+AHEAD = 12  # guessed tokens that are fed along with a chosen one
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Decoding:
     repetition_penalty: float = 1.3  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
     seed: int = 42
     guard: Guard | None = None  # has some answers tried again or replaced; None: all are given as they are
+    likely: tuple[str, ...] = ()  # answers that may be expected; they make a single greedy answer faster, not different
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.repetition_penalty < 1:
@@ -66,7 +69,7 @@ def choose(logits: Tensor, written: Tensor, decoding: Decoding, generator: torch
 class Session:
     """The state of a batch while its answers are written, one token of every row at a time."""
 
-    def __init__(self, model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> None:
+    def __init__(self, model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, draft: Draft | None = None) -> None:
         self.model, self.decoding = model, decoding
         self.device = model.device
         self.generator = torch.Generator(self.device).manual_seed(decoding.seed)
@@ -92,6 +95,8 @@ class Session:
         self.logits = model.logits(states[:, -1]).float()
         self.written = torch.zeros_like(self.logits, dtype=torch.bool)
         self.log_chance = self.logits.new_zeros(len(prompts))  # (B,) of what has been written, nats
+        self.draft = draft if len(prompts) == 1 and decoding.temperature == 0 else None
+        self.prompt, self.ids, self.guesses, self.foreseen = prompts[0], [], [], self.logits[:0]
 
     def next(self) -> Tensor:
         """Choose every row's next token, (B,)."""
@@ -102,11 +107,27 @@ class Session:
 
     def advance(self, token: Tensor) -> None:
         """Feed the chosen tokens."""
+        if self.draft:
+            self.advance_ahead(int(token))
+            return
         self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
         mask = self.visible[:, None, None, :] if self.padded else None  # without padding every token sees all before it
         states, self.cache = self.model.hidden(token[:, None], self.cache, mask, self.position[:, None])
         self.position = self.position + 1
         self.logits = self.model.logits(states[:, -1]).float()
+
+    def advance_ahead(self, token: int) -> None:
+        """Feed a single row's token together with those that the draft has follow, unless it has been fed so before."""
+        self.ids.append(token)
+        if self.guesses[:1] == [token]:
+            self.guesses.pop(0)
+        else:
+            sure = len(self.prompt) + len(self.ids) - 1
+            self.cache = [(k[:, :, :sure], v[:, :, :sure]) for k, v in self.cache]
+            self.guesses = self.draft.ahead(self.ids, frozenset(self.prompt), min(AHEAD, self.decoding.max_new_tokens - len(self.ids)))
+            states, self.cache = self.model.hidden(torch.tensor([[token, *self.guesses]], device=self.device), self.cache)
+            self.foreseen = self.model.logits(states[0]).float()
+        self.logits, self.foreseen = self.foreseen[:1], self.foreseen[1:]
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""
@@ -117,13 +138,13 @@ class Session:
 
 @torch.no_grad()
 def generate_ids(
-    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, barred: Sequence[int] = ()
+    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, barred: Sequence[int] = (), draft: Draft | None = None
 ) -> list[tuple[list[int], bool, float]]:
     """New token ids of each prompt, whether the end token came, and their probability; finished rows leave the batch, ROWS at a time.
 
     `barred` names for each prompt the token that its answer must not begin with; the probability is that of an answer without it.
     """
-    session, count, longest = Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens
+    session, count, longest = Session(model, prompts, decoding, draft), len(prompts), decoding.max_new_tokens
     if barred:
         session.logits[torch.arange(count), torch.tensor(barred)] = -torch.inf
     answers: list[list[int]] = [[] for _ in range(count)]
@@ -182,11 +203,11 @@ def write(
 ) -> list[Answer]:
     """The model's own answers, in batches of prompts of similar length; `barred` as for `generate_ids`."""
     prompts = [fitting_prompt(model, tokenizer, messages, decoding) for messages in dialogues]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    order, draft = sorted(range(len(prompts)), key=lambda i: len(prompts[i])), drafted(tokenizer, decoding.likely)
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        written = generate_ids(model, [prompts[i] for i in chosen], decoding, [barred[i] for i in chosen] if barred else ())
+        written = generate_ids(model, [prompts[i] for i in chosen], decoding, [barred[i] for i in chosen] if barred else (), draft)
         for index, (ids, ended, chance) in zip(chosen, written, strict=True):
             answers[index] = Answer(tokenizer.decode(ids).strip(), len(ids), ended, chance)
         report(len(chosen))
@@ -224,7 +245,7 @@ def stream(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], d
     if decoding.guard is not None:
         yield generate(model, tokenizer, [messages], decoding)[0].text
         return
-    session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding)
+    session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding, drafted(tokenizer, decoding.likely))
     ids: list[int] = []
     for _ in range(decoding.max_new_tokens):
         token = session.next()

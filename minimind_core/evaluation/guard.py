@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
+from typing import Literal
 
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Workbook
@@ -15,6 +17,7 @@ from minimind_core.evaluation.metrics import normalize
 from minimind_core.modeling.tokenizer import Message
 
 MARK = re.compile(r"(\{[a-z]\})")
+JOINS = re.compile("的(?=[一-鿿])|是")
 NAME = r"《[^》]*》|[^《》]+?"  # a title whole, whatever stands in it
 
 
@@ -41,7 +44,10 @@ class Guard:
     fallback: str
     forms: Mapping[str, frozenset[str]]  # of answers, with {s}, {v} and perhaps {a}, in the order tried: some text that asks for such an answer
     inside: frozenset[str] = frozenset()  # characters that make a longer name of a name they follow
-    floor: float | None = None  # least probability of a whole answer; None: any will do
+    ahead: frozenset[str] = frozenset()  # and those that do so before it
+    floor: float | None = None  # least probability of a whole statement; None: any will do
+    reverse_floor: float | None = None  # the same where the question names the value and not the subject
+    least: float = 0.0  # least probability of an answer that states nothing
 
     def stated(self, answer: str) -> tuple[str, str, frozenset[str]] | None:
         """Subject and value of a statement, and the texts that ask for it; None for anything else."""
@@ -56,32 +62,36 @@ class Guard:
         titles, wanted = re.findall("《[^》]*》", text), normalize(name)
         if name.startswith("《") and titles:
             return wanted in map(normalize, titles)
-        after = normalize(text).split(wanted)[1:] if wanted else ()
-        return any(rest[:1] not in self.inside for rest in after)
+        parts = normalize(text).split(wanted) if wanted else ()
+        return any(before[-1:] not in self.ahead and after[:1] not in self.inside for before, after in pairwise(parts))
 
-    def about(self, messages: Sequence[Message], answer: str) -> bool | None:
-        """Whether a statement is about something that the dialogue names and its last question asks for; None for anything else."""
+    def about(self, messages: Sequence[Message], answer: str) -> Literal["subject", "value", ""] | None:
+        """What of a statement the dialogue names, if its last question asks for it, else nothing; None for an answer that states nothing."""
         stated = self.stated(answer)
         if stated is None:
             return None
         *named, asking = stated
-        dialogue, question = "\n".join(message["content"] for message in messages), normalize(messages[-1]["content"])
+        dialogue, question = "|".join(message["content"] for message in messages), normalize(messages[-1]["content"])
         for name in filter(None, map(normalize, named)):
             question = question.replace(name, " ")  # what a title says does not ask for anything
-        return any(self.names(dialogue, name) for name in named) and any(cue in question for cue in asking)
+        if not any(cue in question for cue in asking):
+            return ""
+        return next((part for part, name in zip(("subject", "value"), named, strict=True) if self.names(dialogue, name)), "")
 
     def vouches(self, messages: Sequence[Message], answer: str, chance: float) -> bool:
         """Whether an answer of this probability is a statement that stands."""
-        return bool(self.about(messages, answer)) and (self.floor is None or chance >= self.floor)
+        about = self.about(messages, answer)
+        floor = self.floor if about == "subject" else self.reverse_floor
+        return bool(about) and (floor is None or chance >= floor)
 
     def passes(self, messages: Sequence[Message], answer: str, chance: float) -> bool:
-        """Whether an answer of this probability may be given as it is: a statement that stands, or no statement."""
-        return self.about(messages, answer) is None or self.vouches(messages, answer, chance)
+        """Whether an answer of this probability may be given as it is: a statement that stands, or another answer that is no babble."""
+        return chance >= self.least if self.about(messages, answer) is None else self.vouches(messages, answer, chance)
 
 
 def cues(forms: Iterable[str]) -> frozenset[str]:
-    """Pairs of neighbouring Chinese characters, and whole words of other scripts; marks are left out."""
-    runs = re.findall("[一-鿿]+|[a-z0-9]+", MARK.sub(" ", " ".join(forms)).lower())
+    """Pairs of neighbouring Chinese characters, and whole words of other scripts; marks and what only joins words are left out."""
+    runs = re.findall("[一-鿿]+|[a-z0-9]+", JOINS.sub(" ", MARK.sub(" ", " ".join(forms)).lower()))
     return frozenset(part for run in runs for part in ([run] if run.isascii() else map("".join, zip(run, run[1:], strict=False))))
 
 
@@ -102,12 +112,13 @@ def plain_guard(workbook: Workbook) -> Guard:
     itself = [identity_answer(intent, workbook.persona) for intent in INTENTS] + [answer for _, answer in small_talk(workbook.persona)]
     order = sorted(forms, key=lambda form: (form.count("{"), -len(form)))  # the form that leaves least open says most
     kept = {form: forms[form] for form in order if not any(map(pattern(form).fullmatch, itself))}
-    return Guard(refusal_answer(workbook.persona), kept, inside_names(facts, [*carriers, *(form for taught in asks.values() for form in taught)]))
+    return Guard(refusal_answer(workbook.persona), kept, *name_parts(facts, [*carriers, *(form for taught in asks.values() for form in taught)]))
 
 
-def inside_names(facts: Sequence[Fact], questions: Sequence[str]) -> frozenset[str]:
-    """Characters of the subjects' names that follow a name in no taught question, nor begin an attribute."""
-    behind = {letter for form in questions for letter in re.findall(r"\{[svqc]\}(.)", normalize(form))}
-    begin = {normalize(fact.attribute)[:1] for fact in facts}
+def name_parts(facts: Sequence[Fact], questions: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Characters of the subjects' names that follow a name in no taught question nor begin an attribute; those that precede none nor end one."""
+    forms, attributes = [normalize(form) for form in questions], {normalize(fact.attribute) for fact in facts}
+    behind = {letter for form in forms for letter in re.findall(r"\{[svqc]\}(.)", form)} | {attribute[:1] for attribute in attributes}
+    before = {letter for form in forms for letter in re.findall(r"(.)\{[svqc]\}", form)} | {attribute[-1:] for attribute in attributes}
     letters = {letter for fact in facts if not fact.subject.startswith("《") for letter in normalize(fact.subject) if not letter.isascii()}
-    return frozenset(letters - behind - begin)
+    return frozenset(letters - behind), frozenset(letters - before)

@@ -55,7 +55,7 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> d
         graded = own
         if guard is not None:
             graded = grade_all(workbook, suites, answers)
-            extra |= {"floor": guard.floor, "own_scores": summarize(own)["scores"]}
+            extra |= {"floor": guard.floor, "reverse_floor": guard.reverse_floor, "own_scores": summarize(own)["scores"]}
     settings_file = run_folder(workbook, name) / "run.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
     result = {

@@ -81,7 +81,8 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "team": workbook.persona.team, "members": list(workbook.members), "course": workbook.course,
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
         "samples": sample_rows(workbook), "run": result["run"], "suites": suite_labels(topic), "artists": list(workbook.artists),
-        "results": score_columns(results, ("base", "retrieval", run)), "floor": result.get("floor"), "guarded": "own_scores" in result,
+        "results": score_columns(results, ("base", "retrieval", run)), "guarded": "own_scores" in result,
+        "floor": result.get("floor"), "reverse_floor": result.get("reverse_floor"),
         "lost": [suite_labels(topic)[suite] for suite in better_by_lookup(results, run)], "details": result["details"],
         "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
@@ -96,9 +97,9 @@ def build_figures(workbook: Workbook, run: str) -> list[Path]:
     """All pictures of the report."""
     folder, topic = run_folder(workbook, run), workbook.persona.topic
     path = confidence_file(workbook, run)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"chances": [], "floor": None}
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"chances": [], "floor": None, "reverse_floor": None}
     return [
-        figures.save_figure(figures.confidence_figure(found["chances"], found["floor"]), workbook, "confidence"),
+        figures.save_figure(figures.confidence_figure(found), workbook, "confidence"),
         figures.save_figure(figures.loss_figure(read_metrics(folder / "metrics.csv"), read_quiz(folder), topic), workbook, "loss"),
         figures.save_figure(figures.scores_figure(score_columns(load_results(workbook)), topic), workbook, "scores"),
         figures.save_figure(figures.dataset_figure(read_conversations(dataset_file(workbook, "train")), topic), workbook, "dataset"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,13 +79,14 @@ def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = (), to
     return figure
 
 
-def confidence_figure(chances: Sequence[tuple[float, bool]], floor: float | None) -> Figure:
-    """How probable the model finds its statements in the validation: right ones, and others (wrong, or about unknown things), with the floor."""
+def confidence_figure(found: Mapping[str, Any]) -> Figure:
+    """How probable the model finds its statements in the validation: right ones, and others (wrong, or about unknown things), with the floors."""
     figure, axes = blank(figsize=(7, 2.8))
-    groups = [[chance for chance, right in chances if right == wanted] for wanted in (True, False)]
+    groups = [[chance for chance, right, _ in found["chances"] if right == wanted] for wanted in (True, False)]
     axes.hist(groups, bins=[i / 20 for i in range(21)], stacked=True, color=[BLUE, ORANGE], label=["答对", "答错，或问的是没学过的内容"])
-    if floor is not None:
-        axes.axvline(floor, color=GREY, linestyle="--", label=f"把握线 {floor:.2f}")
+    for name, style, label in (("floor", "--", "把握线"), ("reverse_floor", ":", "反问的把握线")):
+        if found[name] is not None:
+            axes.axvline(found[name], color=GREY, linestyle=style, label=f"{label} {found[name]:.2f}")
     axes.set(xlabel="整句回答的概率", ylabel="验证题数")
     axes.legend(frameon=False, loc="upper left")
     return figure
