@@ -89,7 +89,8 @@ def trl() -> Iterator[int]:
             peft_config=PeftConfig(r=8, lora_alpha=8, target_modules=["q_proj", "o_proj"], task_type="CAUSAL_LM"),
             args=SFTConfig(
                 output_dir=folder, per_device_train_batch_size=PACKS, max_length=PACKED, packing=True, max_steps=SECONDS_STEPS,
-                bf16=bf16, use_cpu=True, report_to=[], logging_steps=10**6, save_strategy="no", learning_rate=1e-4, disable_tqdm=True, gradient_checkpointing=False,
+                bf16=bf16, use_cpu=True, report_to=[], logging_steps=10**6, save_strategy="no",
+                learning_rate=1e-4, disable_tqdm=True, gradient_checkpointing=False,
             ),
             callbacks=[Clock()],
         )  # fmt: skip

@@ -146,15 +146,17 @@ def seeds(root: Path, language: int) -> str:
 
 
 def speed(root: Path, language: int) -> str:
-    """The rivals of both benchmarks, each of which ran them on one machine, one after the other."""
+    """The rivals of both benchmarks, each of which ran them on one machine, one after the other; whoever could not run is left out."""
     folder = load_workbook(root).results
     training, answering = (json.loads((folder / f"benchmark_{name}.json").read_text(encoding="utf-8")) for name in ("training", "generation"))
     heads = [TRAINED, ("词元/秒", "tokens/s"), ("峰值内存 MiB", "peak MiB")]
     lines = [f"| {' | '.join(head[language] for head in heads)} |", "|---|---|---|"]
-    for name, labels in CONTENDERS.items():
+    for name in filter(lambda name: "peak_mib" in training.get(name, {}), CONTENDERS):
+        labels = CONTENDERS[name]
         lines.append(f"| {labels[language]} | {training[name]['tokens_per_second']:,.0f} | {training[name]['peak_mib']:,.0f} |")
     lines += ["", f"| {ANSWERED[language]} | {('一次一题', 'one by one')[language]} | {('一次 64 题', '64 at a time')[language]} |", "|---|---|---|"]
-    for name, labels in ANSWERERS.items():
+    for name in filter(lambda name: f"{name}_batch_1" in answering, ANSWERERS):
+        labels = ANSWERERS[name]
         cells = [f"{1000 * answering[f'{name}_batch_{size}']:.1f}" for size in (1, 64)]
         lines.append(f"| {' | '.join([labels[language], *cells])} |")
     return "\n".join(lines)

@@ -82,6 +82,7 @@ def test_a_result_is_kept_until_something_it_depends_on_changes(workbook):
     assert finished(workbook, TINY) == json.loads(result_file(workbook, "tiny").read_text(encoding="utf-8"))
     assert set(result["scores"]) >= {"identity", "music_seen", "refusal", "ended"} and len(result["losses"]) == result["run"]["steps"]
     assert not finished(workbook, replace(TINY, lora={"rank": 3, "first_layer": 0}))
+    assert content_hash(workbook, replace(TINY, seed=43)) == content_hash(replace(workbook, seed=43), TINY)
     assert not finished(replace(workbook, seed=43), TINY) and not finished(replace(workbook, mix=Mix(identity=1)), TINY)
     before = content_hash(workbook, TINY)
     with workbook.facts.open("a", encoding="utf-8") as file:
