@@ -24,8 +24,8 @@ from minimind_core.evaluation.generation import Decoding, generate
 from minimind_core.files import write_json
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.exporting import export
-from minimind_core.modeling.lora import load_adapter
-from minimind_core.training.runs import adapter_config, adapter_file, load_run
+from minimind_core.modeling.lora import adapter_config, load_adapter
+from minimind_core.training.runs import adapter_file, load_run
 
 NEW, WARM, FEW, BATCH = 64, 4, 32, 64  # tokens at most, questions before the clock starts, questions one by one, questions in a batch
 Answers = Callable[[Sequence[str], int], list[str]]

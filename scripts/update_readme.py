@@ -42,12 +42,11 @@ STEPS = {
     "a3_rate": "learning rate 3e-3",
     "a4_layers": "seven linear layers, rank 16",
     "a5_wordings": "eighteen wordings",
-    "a6_parts": "refusals, rehearsal, identity twice",
+    "a6_parts": "refusals, rehearsal, identity three times",
     "a7_decoding": "greedy, repetition penalty",
     "a8_floor": "the guard: the default",
 }
 FORGOTTEN = ("日常话的损失，比基座", "loss on everyday talk, against the base")
-MINUTES = ("训练分钟", "minutes of training")
 TRAINED = ("训练（有用词元）", "training (useful tokens)")
 CONTENDERS = {
     "stock": ("原版设置（float32、补到 512）", "stock settings (float32, padded to 512)"),
@@ -115,7 +114,7 @@ def beaten(results: dict[str, dict], language: int) -> str:
 def ablation(root: Path, language: int) -> str:
     """The way from stock settings to the default, one change a row."""
     results = in_group(load_workbook(root), "ablation")
-    heads = [("改了什么", "change")[language], *(ROWS[key][language] for key in SHOWN), MINUTES[language]]
+    heads = [("改了什么", "change")[language], *(ROWS[key][language] for key in SHOWN), ("训练分钟", "minutes of training")[language]]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, english in STEPS.items():
         if name in results:
@@ -138,11 +137,8 @@ def seeds(root: Path, language: int) -> str:
         lines.append(f"| {' | '.join([labels[language], *cells])} |")
     base = load_results(workbook)["base"]["everyday"]["loss"]
     forgotten = [result["everyday"]["loss"] / base - 1 for result in results.values()]
-    minutes = [result["run"]["train_seconds"] / 60 for result in results.values()]
-    for label, values, form in ((FORGOTTEN, forgotten, "{:+.1%}"), (MINUTES, minutes, "{:.1f}")):
-        cells = [form.format(value) for value in (*values, sum(values) / len(values))]
-        lines.append(f"| {' | '.join([label[language], *cells])} |")
-    return "\n".join(lines)
+    cells = [f"{value:+.1%}" for value in (*forgotten, sum(forgotten) / len(forgotten))]
+    return "\n".join([*lines, f"| {' | '.join([FORGOTTEN[language], *cells])} |"])
 
 
 def speed(root: Path, language: int) -> str:

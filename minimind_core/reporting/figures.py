@@ -88,7 +88,7 @@ def confidence_figure(found: Mapping[str, Any]) -> Figure:
         if found[name] is not None:
             axes.axvline(found[name], color=GREY, linestyle=style, label=f"{label} {found[name]:.2f}")
     axes.set(xlabel="整句回答的概率", ylabel="验证题数")
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
 
