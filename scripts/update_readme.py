@@ -128,15 +128,15 @@ def ablation(root: Path, language: int) -> str:
 def seeds(root: Path, language: int) -> str:
     """The default recipe from several seeds, and their mean."""
     workbook = load_workbook(root)
-    results = {r["run"]["seed"]: r for r in (load_results(workbook)["main"], *in_group(workbook, "seeds").values())}
+    runs = load_results(workbook)
+    results = {r["run"]["seed"]: r for r in (runs["main"], *in_group(workbook, "seeds").values())}
     columns = [(f"种子 {seed}", f"seed {seed}")[language] for seed in results] + [("平均", "mean")[language]]
     lines = [f"| {('测试', 'test')[language]} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for key, labels in ROWS.items():
         scores = [result["scores"][key] for result in results.values()]
         cells = [f"{s['right']}/{s['n']}" for s in scores] + [f"{sum(s['share'] for s in scores) / len(scores):.1%}"]
         lines.append(f"| {' | '.join([labels[language], *cells])} |")
-    base = load_results(workbook)["base"]["everyday"]["loss"]
-    forgotten = [result["everyday"]["loss"] / base - 1 for result in results.values()]
+    forgotten = [result["everyday"]["loss"] / runs["base"]["everyday"]["loss"] - 1 for result in results.values()]
     cells = [f"{value:+.1%}" for value in (*forgotten, sum(forgotten) / len(forgotten))]
     return "\n".join([*lines, f"| {' | '.join([FORGOTTEN[language], *cells])} |"])
 

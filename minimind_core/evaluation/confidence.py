@@ -87,5 +87,6 @@ def careful(workbook: Workbook, name: str, decoding: Decoding | None = None) -> 
     guard = plain_guard(workbook)
     if decoding.temperature == 0:
         found = json.loads(path.read_text(encoding="utf-8"))
-        guard = replace(guard, floor=found["floor"], reverse_floor=found["reverse_floor"], least=LEAST)
+        # a run calibrated before 0.8.0 has one floor for both
+        guard = replace(guard, floor=found["floor"], reverse_floor=found.get("reverse_floor", found["floor"]), least=LEAST)
     return replace(decoding, guard=guard)
