@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -122,6 +124,26 @@ def test_a_matrix_runs_in_processes_and_only_what_is_missing_runs_again(workbook
     assert main(command) == 0
     assert {i for i in range(3) if (workbook.runs / f"t{i}" / "experiment.ipynb").stat().st_mtime_ns != stamps[i]} == {1}
     assert main(["--root", str(workbook.root), "experiments"]) == 0 and "✓ own" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_killed_matrix_leaves_no_process_at_work(workbook):
+    write_tiny(workbook, 1)
+    text = (workbook.root / "experiments.toml").read_text(encoding="utf-8")
+    (workbook.root / "experiments.toml").write_text(text.replace("epochs = 1", "epochs = 10000"), encoding="utf-8")
+    command = [sys.executable, "-m", "minimind_core.cli", "--root", str(workbook.root), "experiments", "own"]
+    matrix_process = subprocess.Popen(command, cwd=PROJECT)
+    deadline = time.monotonic() + 120
+    while not (log := workbook.runs / "t0" / "metrics.csv").is_file():
+        assert matrix_process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    matrix_process.kill()
+    matrix_process.wait()
+    sizes = [None, log.stat().st_size]
+    while sizes[-1] != sizes[-2]:  # it may still write for a moment
+        assert time.monotonic() < deadline
+        time.sleep(3)
+        sizes.append(log.stat().st_size)
 
 
 def test_an_unknown_experiment_is_named(workbook, capsys):

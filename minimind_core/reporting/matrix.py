@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import nbformat
@@ -56,10 +57,20 @@ def perform_all(
         yield from on_cluster(scheduler, str(workbook.root), waiting, size, paths)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         tasks = {pool.submit(perform_in_notebook, str(workbook.root), name, size, paths, threads): name for name in waiting}
         for task in as_completed(tasks):
             yield tasks[task], outcome(task.exception)
+
+
+def end_with_parent() -> None:
+    """Let this process end as soon as the one that started it does, however that ended; a notebook's kernel then ends with it."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def outcome(exception: Callable[[], BaseException | None]) -> str:
