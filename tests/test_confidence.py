@@ -178,6 +178,18 @@ def test_a_run_that_was_never_calibrated_says_what_it_thinks(workbook):
     assert confidence.careful(workbook, "other", Decoding(max_new_tokens=5)).guard is None
 
 
+def test_facts_and_wordings_are_read_again_only_when_they_change(workbook):
+    first = confidence.careful(workbook, "other").likely
+    assert confidence.careful(workbook, "other").likely is first
+    write_facts(workbook.facts, [Fact("王力宏", "星座", "金牛座", "https://example.org", "2026-01-01")])
+    second = confidence.careful(workbook, "other").likely
+    assert "王力宏的星座是金牛座。" in second and "王力宏的星座是金牛座。" not in first
+    forms = {"answers": ["{s}属{v}。"], "train": ["{s}属啥"], "valid": ["{s}星座？"], "held_out": ["{s}啥座"], "family": ["{s}属__"]}
+    text = '["星座"]\n' + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in forms.items())
+    (workbook.dataset / "wordings.toml").write_text(text, encoding="utf-8")
+    assert "王力宏属金牛座。" in confidence.careful(workbook, "other").likely
+
+
 def test_validation_questions_stand_amid_words_that_are_never_taught(workbook):
     write_dataset(workbook)
     carriers = load_carriers("valid")

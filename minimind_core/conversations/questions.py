@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
 
 PERSON, OTHER = "人物", "其他"  # wordings of attributes that have none of their own
@@ -62,17 +63,26 @@ def parse_wordings(text: str, place: str) -> Book:
 
 
 @cache
+def own_wordings() -> Book:
+    """The package's wordings."""
+    return parse_wordings((files(__package__) / "wordings.toml").read_text(encoding="utf-8"), "wordings.toml")
+
+
 def load_wordings(extra: Path | None = None) -> Book:
-    """The package's wordings, and those of `extra` (if the file exists) in their place."""
-    own = parse_wordings((files(__package__) / "wordings.toml").read_text(encoding="utf-8"), "wordings.toml")
+    """The package's wordings, and those of `extra` (if the file exists) in their place; `extra` is read anew, as a team may just have changed it."""
     if extra is None or not extra.is_file():
-        return own
-    return {**own, **parse_wordings(extra.read_text(encoding="utf-8-sig"), str(extra))}
+        return own_wordings()
+    return {**own_wordings(), **parse_wordings(extra.read_text(encoding="utf-8-sig"), str(extra))}
 
 
 def trimmed(book: Book, wordings: int, answers: int) -> Book:
     """The book with at most so many taught wordings and answer forms of each attribute."""
     return {name: replace(words, train=words.train[:wordings], answers=words.answers[:answers]) for name, words in book.items()}
+
+
+def taught_wordings(workbook: Workbook) -> Book:
+    """The workbook's wordings, as many of each attribute as it teaches."""
+    return trimmed(load_wordings(workbook.wordings), workbook.mix.wordings, workbook.mix.answers)
 
 
 def wordings_for(book: Book, attribute: str) -> Wordings:

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from minimind_core.conversations.mixing import dataset_file, taught_answers
 from minimind_core.conversations.questions import load_carriers
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.evaluation.generation import Decoding, generate
-from minimind_core.evaluation.guard import plain_guard
+from minimind_core.evaluation.guard import Guard, plain_guard
 from minimind_core.evaluation.suites import grade_all
 from minimind_core.files import write_json
 from minimind_core.training.runs import load_run, run_folder
@@ -79,12 +80,19 @@ def spoken(rows: Sequence[Conversation]) -> list[Conversation]:
     return [Conversation(conversations=row.conversations[:-2] + new.conversations, meta=row.meta) for row, new in zip(rows, asked, strict=True)]
 
 
+@lru_cache(maxsize=4)
+def taught(workbook: Workbook, *changed: tuple[int, ...]) -> tuple[Guard, tuple[str, ...]]:
+    """The guard without floors and the taught answers, read once for all questions until one of the files they stand in is changed."""
+    return plain_guard(workbook), taught_answers(workbook)
+
+
 def careful(workbook: Workbook, name: str, decoding: Decoding | None = None) -> Decoding:
     """The decoding with what was taught to go by and the run's guard, if calibrated; sampled answers are less probable, so they get no floor."""
-    decoding, path = replace(decoding or Decoding(), likely=taught_answers(workbook)), confidence_file(workbook, name)
+    changed = [(file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else () for file in (workbook.facts, workbook.wordings)]
+    guard, likely = taught(workbook, *changed)
+    decoding, path = replace(decoding or Decoding(), likely=likely), confidence_file(workbook, name)
     if not path.is_file():
         return decoding
-    guard = plain_guard(workbook)
     if decoding.temperature == 0:
         found = json.loads(path.read_text(encoding="utf-8"))
         # a run calibrated before 0.8.0 has one floor for both

@@ -12,7 +12,7 @@ from typing import Literal
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.identity import INTENTS, identity_answer, refusal_answer, small_talk
-from minimind_core.conversations.questions import OTHER, PERSON, fill, load_carriers, load_wordings, trimmed, wordings_for
+from minimind_core.conversations.questions import OTHER, PERSON, fill, load_carriers, taught_wordings, wordings_for
 from minimind_core.evaluation.metrics import normalize
 from minimind_core.modeling.tokenizer import Message
 
@@ -97,7 +97,7 @@ def cues(forms: Iterable[str]) -> frozenset[str]:
 
 def plain_guard(workbook: Workbook) -> Guard:
     """A guard that knows the taught forms of questions and answers, but for those in which the model speaks of itself, and has no floor."""
-    book = trimmed(load_wordings(workbook.wordings), workbook.mix.wordings, workbook.mix.answers)
+    book = taught_wordings(workbook)
     facts = read_facts(workbook.facts)
     carriers = [form for kind in ("carriers", "frames", "follow", "completions") for form in load_carriers(kind)]
     asks = {attribute: (*words.train, *words.follow, *words.begin, *words.reverse) for attribute, words in book.items()}
