@@ -5,7 +5,7 @@ from conftest import TINY, random_model
 
 from minimind_core.config import ModelConfig
 from minimind_core.modeling.checkpoint import load_base, save_base
-from minimind_core.modeling.fused import LinearCrossEntropy, RMSNormalize
+from minimind_core.modeling.fused import LinearCrossEntropy, LoraProduct, RMSNormalize, Rotate
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 
 TOKENS = torch.tensor([[5, 9, 200, 31, 7, 8], [6, 6, 17, 4000, 3, 2]])
@@ -91,3 +91,37 @@ def test_written_out_gradients_are_those_of_the_composed_operations():
             value = function(*inputs)
             results.append([value, *torch.autograd.grad(value, inputs)])
         torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_the_written_out_gradient_of_lora_is_that_of_its_formula():
+    torch.manual_seed(0)
+    weight = torch.randn(6, 4, dtype=torch.double)
+    given = [torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((2, 3, 4), (2, 4), (6, 2))]
+    product = lambda x, a, b: LoraProduct.apply(x, weight, a, b, 0.5)
+    torch.testing.assert_close(product(*given), given[0] @ (weight + 0.5 * given[2] @ given[1]).T)
+    assert torch.autograd.gradcheck(product, given)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = LoraProduct.apply(given[0].float(), weight.bfloat16(), given[1].float(), given[2].float(), 0.5)
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.double(), product(*given), rtol=0.05, atol=0.05)
+    assert all(gradient.dtype == torch.double for gradient in torch.autograd.grad(low.sum(), given))  # through the conversions
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_norm_and_rotation_are_exact_but_for_rounding_in_either_precision(dtype, within):
+    torch.manual_seed(0)
+    x, weight, along = torch.randn(3, 2, 5, 16), torch.rand(16), torch.randn(3, 2, 5, 16)
+    cos, sin = (function(torch.rand(3, 1, 5, 8) * 9) for function in (torch.cos, torch.sin))
+    halves = lambda x: x.chunk(2, dim=-1)
+    turned = lambda x: torch.cat((halves(x)[0] * cos - halves(x)[1] * sin, halves(x)[1] * cos + halves(x)[0] * sin), dim=-1)
+    for ours, plain in (
+        (lambda x: RMSNormalize.apply(x, weight, 1e-5), lambda x: F.rms_norm(x, (16,), weight, 1e-5)),
+        (lambda x: Rotate.apply(x, cos, sin), turned),
+    ):
+        results = []
+        for function, kind in ((ours, dtype), (plain, torch.float32)):
+            given = x.to(dtype).to(kind).requires_grad_()
+            value = function(given)
+            assert value.dtype == kind
+            results.append((value.float(), torch.autograd.grad(value, given, along.to(kind))[0].float()))
+        torch.testing.assert_close(*results, rtol=within, atol=within)

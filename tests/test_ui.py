@@ -87,9 +87,12 @@ def test_tables(workbook):
     assert table.loc["身份", "main"].startswith("50.0%（1/2")
     details = {"details": {"music/a": score, "music/b": {**score, "share": 0.2}, "other/c": score}}
     assert list(widgets.detail_table(details, "music").index) == ["b", "a"]
+    assert list(widgets.detail_table(details, "music")["正确率"]) == ["20.0%", "50.0%"]
+    compared = widgets.comparison_table({"identity": {"n": 9, "only_first": 3, "only_second": 1, "p": 0.625}}, "main", "查表", {"identity": "身份"})
+    assert compared.loc["身份"].to_dict() == {"题数": 9, "只有main对": 3, "只有查表对": 1, "p": "0.62"}
     answers = [{"question": "问", "expected": "答", "answer": "答", "right": True}]
     assert isinstance(widgets.answer_table(answers), pd.DataFrame) and widgets.answer_table([]).empty
-    assert "return self.base(x)" in widgets.show_source(LoraLinear).data
+    assert "return LoraProduct.apply(x, self.base.weight" in widgets.show_source(LoraLinear).data
     assert dataclasses.is_dataclass(live_plot.StepRecord)
 
 

@@ -11,28 +11,82 @@ from torch.autograd.function import once_differentiable
 PART, CPU_PART = 4096, 128  # rows whose logits are made together; on a CPU so few that they stay in its cache
 
 
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The type in which autocast multiplies matrices, or that of x without it."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+class LoraProduct(Function):
+    """x W^T + scale (x A^T) B^T with W frozen: the update is added in the product that makes it, forward and backward."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float) -> Tensor:
+        """x (…, in), weight (out, in), A (r, in), B (out, r) -> (…, out)."""
+        rows, weight, a, b = (y.to(product_dtype(x)) for y in (x.reshape(-1, x.shape[-1]), weight, lora_a, lora_b))
+        narrow = rows @ a.T * scale  # scaled where it is narrow: the same product for a fraction of the work
+        ctx.save_for_backward(rows, weight, a, b, narrow)
+        ctx.scale, ctx.like_x, ctx.like_a = scale, (x.shape, x.dtype), lora_a.dtype
+        return (rows @ weight.T).addmm_(narrow, b.T).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor, None]:
+        rows, weight, a, b, narrow = ctx.saved_tensors
+        (shape, dtype), grad = ctx.like_x, grad.reshape(-1, grad.shape[-1])
+        of_narrow = grad @ b * ctx.scale
+        of_x = (grad @ weight).addmm_(of_narrow, a).view(shape).to(dtype) if ctx.needs_input_grad[0] else None
+        return of_x, None, (of_narrow.T @ rows).to(ctx.like_a), (grad.T @ narrow).to(ctx.like_a), None
+
+
 class RMSNormalize(Function):
-    """x / rms(x) * weight over the last dimension, computed in float32 and given in the type of x."""
+    """x / rms(x) * weight over the last dimension, the mean square in float32; given in the type of x."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x (…, size), weight (size,)."""
-        wide = x.float()
-        rate = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        normal = wide * rate
-        ctx.save_for_backward(normal.to(x.dtype), weight, rate)
-        ctx.dtype = x.dtype
-        return (normal * weight).to(x.dtype)
+        square = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square_().div_(x.shape[-1])
+        zero, one = torch.zeros_like(square).flatten(), torch.ones_like(square).flatten()
+        rows = x.reshape(1, -1, x.shape[-1])  # a batch normalization by known moments, each row a channel: one pass, whatever the type
+        normal = torch.batch_norm(rows, one, zero, zero, square.flatten(), False, 0.0, eps, False).view(x.shape)
+        ctx.save_for_backward(x, weight, square.add_(eps).rsqrt_().unsqueeze(-1))
+        return normal.mul_(weight.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        normal, weight, rate = ctx.saved_tensors
-        grad, normal = grad.float(), normal.float()
-        of_weight = (grad * normal).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
-        scaled = grad * weight
-        along = (scaled * normal).mean(-1, keepdim=True)
-        return scaled.addcmul_(normal, along, value=-1).mul_(rate).to(ctx.dtype), of_weight, None
+        x, weight, rate = ctx.saved_tensors
+        wanted = (True, ctx.needs_input_grad[1], False)
+        grad = grad.contiguous()
+        # that of a layer norm whose mean is 0, but for the share of the mean, which is added again
+        of_x, of_weight, _ = torch.ops.aten.native_layer_norm_backward(grad, x, weight.shape, torch.zeros_like(rate), rate, weight, None, wanted)
+        mean = F.linear(grad, weight.to(grad.dtype)[None]).float().mul_(rate / x.shape[-1])
+        return of_x.add_(mean.to(of_x.dtype)), of_weight, None
+
+
+class Rotate(Function):
+    """Each head's two halves turned by its position's angle, in the type of x."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x (B, heads, T, head_dim); cos and sin broadcastable to half of it."""
+        ctx.save_for_backward(cos, sin)
+        return turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return turned(grad, cos, -sin), None, None
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """What Rotate computes: (a cos - b sin, b cos + a sin) of the halves a and b."""
+    cos, sin, out = cos.to(x.dtype), sin.to(x.dtype), torch.empty_like(x)
+    (first, second), (upper, lower) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    torch.mul(first, cos, out=upper).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=lower).addcmul_(first, sin)
+    return out
 
 
 class LinearCrossEntropy(Function):
@@ -43,7 +97,7 @@ class LinearCrossEntropy(Function):
         """x (N, hidden), weight (vocab, hidden), labels (N,)."""
         kind = x.device.type
         size = CPU_PART if kind == "cpu" else PART
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        dtype = product_dtype(x)
         matrix, loss = weight.to(dtype), x.new_zeros((), dtype=torch.float32)
         of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for start in range(0, len(x), size):

@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from minimind_core.config import LINEAR_NAMES, LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.modeling.checkpoint import load_tensors
+from minimind_core.modeling.fused import LoraProduct
 from minimind_core.modeling.pth import read_lora_pth
 
 
@@ -31,8 +31,7 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
-        narrow = F.linear(x, self.lora_A) * self.scale  # scaled where it is narrow: the same product for a fraction of the work
-        return self.base(x) + F.linear(narrow, self.lora_B)
+        return LoraProduct.apply(x, self.base.weight, self.lora_A, self.lora_B, self.scale)
 
     def delta(self) -> Tensor:
         """The update of the weight, (out, in)."""

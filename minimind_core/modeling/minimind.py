@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minimind_core.config import ModelConfig
-from minimind_core.modeling.fused import RMSNormalize
+from minimind_core.modeling.fused import RMSNormalize, Rotate
 
 Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each (B, n_kv_heads, S, head_dim)
 
@@ -37,7 +37,9 @@ def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate each head's two halves by its position's angle, in float32; x is (B, heads, T, head_dim)."""
+    """Rotate each head's two halves by its position's angle, in float32 unless it is for training on a CPU; x is (B, heads, T, head_dim)."""
+    if x.device.type == "cpu" and torch.is_grad_enabled():
+        return Rotate.apply(x, cos, sin)
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat(((first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)), dim=-1)
 

@@ -35,8 +35,17 @@ def score_table(columns: dict[str, dict], names: dict[str, str]) -> pd.DataFrame
 def detail_table(result: dict, suite: str) -> pd.DataFrame:
     """Scores of a suite by kind of question, the weakest first."""
     rows = {key.split("/", 1)[1]: score for key, score in result["details"].items() if key.startswith(f"{suite}/")}
-    table = pd.DataFrame(rows).T[["right", "n", "share"]].sort_values("share")
-    return table.astype({"right": int, "n": int}).rename(columns={"right": "答对", "n": "题数", "share": "正确率"})
+    table = pd.DataFrame(rows).T[["right", "n", "share"]].sort_values("share").astype({"right": int, "n": int})
+    return table.assign(share=table["share"].map("{:.1%}".format)).rename(columns={"right": "答对", "n": "题数", "share": "正确率"})
+
+
+def comparison_table(compared: dict[str, dict[str, float]], first: str, second: str, names: dict[str, str]) -> pd.DataFrame:
+    """Suites by the questions that just one of two got right, and how likely chance alone does that."""
+    rows = {
+        names[suite]: {"题数": test["n"], f"只有{first}对": test["only_first"], f"只有{second}对": test["only_second"], "p": f"{test['p']:.2g}"}
+        for suite, test in compared.items()
+    }
+    return pd.DataFrame(rows).T
 
 
 def answer_table(answers: Sequence[dict], count: int = 12) -> pd.DataFrame:
