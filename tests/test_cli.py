@@ -9,6 +9,8 @@ import pytest
 from conftest import FACTS, random_model
 
 from minimind_core.cli import main
+from minimind_core.config import load_workbook
+from minimind_core.evaluation import ledger
 from minimind_core.modeling.checkpoint import save_base
 from minimind_core.modeling.tokenizer import load_tokenizer
 from minimind_core.reporting.browser import BROWSER_HELP, browser_path
@@ -262,6 +264,9 @@ def test_the_ledger_holds_every_run_with_its_settings_and_scores(trained, capsys
     lines = (trained / "report" / "results" / "runs.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["运行", "main", "retrieval"] and "秩" in lines[0] and "自然结束" in lines[0]
     assert "main" in capsys.readouterr().out
+    workbook = load_workbook(trained)
+    shown = ledger.readable(workbook, ledger.ledger(workbook))
+    assert shown.loc["retrieval", "秩"] == "" and shown.loc["main", "行数"].isdecimal() and shown.loc["main", "自然结束"].endswith("%")
 
 
 @pytest.mark.slow

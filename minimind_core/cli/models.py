@@ -18,7 +18,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.base_quality import write_rehearsal
 from minimind_core.evaluation.confidence import calibrate, careful
 from minimind_core.evaluation.generation import Decoding, generate, stream
-from minimind_core.evaluation.ledger import ledger
+from minimind_core.evaluation.ledger import ledger, readable
 from minimind_core.evaluation.scoring import evaluate_run
 from minimind_core.files import write_json, write_jsonl
 from minimind_core.modeling.checkpoint import load_base
@@ -85,7 +85,7 @@ def evaluate(workbook: Workbook, arguments: argparse.Namespace) -> int:
 def runs(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """The table of all runs."""
     table = ledger(workbook)
-    print(table.T.to_string() if len(table) else "还没有任何运行。请先运行 minimind train。")
+    print(readable(workbook, table).T.to_string() if len(table) else "还没有任何运行。请先运行 minimind train。")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from numbers import Number
 from typing import Any
 
 import pandas as pd
@@ -16,10 +17,28 @@ SETTINGS = {"data": "数据", "rows": "行数", "epochs": "遍数", "steps": "�
 OUTCOMES = {**SUITES, "over_refusal": "过度拒答", "ended": "自然结束", "repetition": "复读"}
 
 
+def outcomes(workbook: Workbook) -> dict[str, str]:
+    """Names of all shares that a run is told by, on the workbook's topic."""
+    return {**OUTCOMES, **suite_labels(workbook.persona.topic)}
+
+
+def readable(workbook: Workbook, table: pd.DataFrame) -> pd.DataFrame:
+    """A table of runs or experiments as text: shares in percent, other numbers to three digits, nothing where nothing is known."""
+    shares = outcomes(workbook).values()
+
+    def cell(value: Any, share: bool) -> str:
+        if pd.isna(value):
+            return ""
+        if not isinstance(value, Number):
+            return str(value)
+        return f"{value:.1%}" if share else f"{value:.0f}" if value == int(value) else f"{value:.3g}"
+
+    return pd.DataFrame({name: [cell(value, name in shares) for value in column] for name, column in table.items()}, index=table.index)
+
+
 def ledger(workbook: Workbook) -> pd.DataFrame:
     """One row a run, trained or only scored; also written to report/results/runs.csv."""
     runs: dict[str, dict[str, Any]] = {}
-    outcomes = {**OUTCOMES, **suite_labels(workbook.persona.topic)}
     for path in sorted(workbook.runs.glob("*/run.json")):
         settings = json.loads(path.read_text(encoding="utf-8"))
         runs[path.parent.name] = describe(settings)
@@ -27,7 +46,7 @@ def ledger(workbook: Workbook) -> pd.DataFrame:
         result = json.loads(path.read_text(encoding="utf-8"))
         name = path.stem.removeprefix("run_")
         row = runs.setdefault(name, describe(result["run"]))
-        row |= {label: result["scores"][key]["share"] for key, label in outcomes.items() if result["scores"].get(key, {}).get("n")}
+        row |= {label: result["scores"][key]["share"] for key, label in outcomes(workbook).items() if result["scores"].get(key, {}).get("n")}
     table = pd.DataFrame.from_dict(runs, orient="index").rename_axis("运行")
     write_text(workbook.results / "runs.csv", table.to_csv())
     return table
@@ -37,7 +56,7 @@ def experiment_table(workbook: Workbook, group: str | None = None) -> pd.DataFra
     """One row an experiment (of a group) that has been performed: what it changed, and what it scored."""
     rows = {}
     for name, result in (in_group(workbook, group) if group else load_experiment_results(workbook)).items():
-        shares = {label: result["scores"][key]["share"] for key, label in OUTCOMES.items() if result["scores"].get(key, {}).get("n")}
+        shares = {label: result["scores"][key]["share"] for key, label in outcomes(workbook).items() if result["scores"].get(key, {}).get("n")}
         row = {"组": result["group"], "改动": result["about"], "事实": result["facts"], "分钟": round(result["run"]["train_seconds"] / 60, 1)}
         losses = {"训练损失": result["train_loss"], "验证损失": result["valid_losses"][-1][1] if result["valid_losses"] else None}
         rows[name] = {**row, **losses, **shares}

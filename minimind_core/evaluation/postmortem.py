@@ -39,7 +39,7 @@ def as_metrics(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 @torch.no_grad()
-def on_another_base(workbook: Workbook, name: str, questions: Sequence[str], change: float = 0.2) -> list[dict[str, str]]:
+def on_another_base(workbook: Workbook, name: str, questions: Sequence[str], change: float = 0.4) -> list[dict[str, str]]:
     """A run's answers on its own base and on one of the same shape whose weights differ by so many standard deviations.
 
     Every tensor fits either, so that nothing fails: this is what MiniMind's --model_mode does when it names another base.

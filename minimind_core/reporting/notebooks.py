@@ -43,6 +43,15 @@ def strip(notebook: nbformat.NotebookNode) -> None:
             del cell.metadata["tags"]
 
 
+def renumber(notebook: nbformat.NotebookNode) -> None:
+    """Count the code cells from 1 on: what a cell that was taken out leaves is no gap to wonder about."""
+    for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1):
+        cell.execution_count = number
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = number
+
+
 def known_parameters(path: Path) -> set[str]:
     """Names assigned in the notebook's parameters cell."""
     notebook = nbformat.read(path, as_version=4)
@@ -65,4 +74,5 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], root: Path) 
             raise WorkbookError(f"{source}: 组件里藏着错误：{errors[0]}")
         strip(notebook)
         notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        renumber(notebook)
         nbformat.write(notebook, temporary)
