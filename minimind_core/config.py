@@ -136,7 +136,7 @@ class Mix:
     music: int = 1
     identity: int = 2
     refusal: int = 1
-    general: int = 2
+    general: int = 1
     wordings: int = 18  # of each attribute at most so many taught wordings
     answers: int = 1  # and so many forms of answer
 

@@ -11,7 +11,7 @@ from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Mix, Persona, Workbook
 from minimind_core.conversations import identity
 from minimind_core.conversations.doctor import context, leaked
-from minimind_core.conversations.questions import OTHER, Book, Wordings, carried, fill, load_carriers, load_wordings, trimmed, wordings_for
+from minimind_core.conversations.questions import OTHER, Book, Wordings, carried, fill, load_carriers, taught_wordings, wordings_for
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.conversations.unknown import refusal_rows
 from minimind_core.errors import WorkbookError
@@ -26,10 +26,10 @@ FILES = (
 REHEARSAL = "everyday.jsonl"  # beside a base's weights: its own answers to everyday prompts
 FOLLOWED = 2  # so many of the taught follow-up wordings are drawn for each fact: they are the longest rows
 CARRIED = 6  # of a fact's taught wordings so many stand inside a carrier
-FRAMED = 2  # so many wordings are drawn from those that fit any attribute
-BEGUN = 3  # and so many are a sentence without its end
+FRAMED = 1  # so many wordings are drawn from those that fit any attribute
+BEGUN = 4  # and so many are a sentence without its end
 REVERSED = 3  # copies of each question from value to subject
-OPENINGS = 2  # each identity question that follows on another is asked after so many different ones
+OPENINGS = 1  # each identity question that follows on another is asked after so many different ones
 
 
 def music_rows(facts: Sequence[Fact], book: Book, seed: int, wordings: int = 0) -> Splits:
@@ -165,7 +165,7 @@ def mixed_parts(splits: Splits, ratio: Mix) -> list[tuple[Sequence[Conversation]
 def build_splits(workbook: Workbook) -> Splits:
     """All data files' rows, in file order; `train` is the mixed and shuffled training file."""
     facts = read_facts(workbook.facts)
-    book = trimmed(load_wordings(workbook.wordings), workbook.mix.wordings, workbook.mix.answers)
+    book = taught_wordings(workbook)
     splits = music_rows(facts, book, workbook.seed, workbook.mix.wordings)
     splits |= identity_rows(workbook.persona, splits["music_qa_train"], workbook.seed)
     splits |= refusal_rows(facts, book, workbook.persona, workbook.seed)
@@ -193,7 +193,7 @@ def exposures(rows: Sequence[Conversation]) -> dict[tuple[str, str], int]:
 
 def taught_answers(workbook: Workbook) -> tuple[str, ...]:
     """Every answer about a fact and about oneself that training teaches, and the refusal."""
-    book, persona = trimmed(load_wordings(workbook.wordings), workbook.mix.wordings, workbook.mix.answers), workbook.persona
+    book, persona = taught_wordings(workbook), workbook.persona
     said = [identity.refusal_answer(persona), *(identity.identity_answer(intent, persona) for intent in identity.INTENTS)]
     for fact in read_facts(workbook.facts):
         words = wordings_for(book, fact.attribute)

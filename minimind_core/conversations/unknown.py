@@ -99,7 +99,7 @@ class Unknown:
             return carried(chosen, self.rng.randrange(1000)) if kind < 0.5 else chosen
 
         if reason == "off_topic":
-            return [item]
+            return [item] if split != "refusal" else [item, carried(item, self.rng.randrange(1000))]
         if reason in ("attribute", "work_attribute"):
             known, most = (self.people, SUBJECTS[0]) if reason == "attribute" else (self.works, SUBJECTS[1])
             number = min(most, max(1, self.facts // FACTS_FOR_ONE), len(known)) if test else 1
