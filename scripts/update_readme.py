@@ -28,6 +28,13 @@ ROWS = {
     "ended": ("自然结束", "answer ended by itself"),
     "repetition": ("复读（越低越好）", "repetition (lower is better)"),
 }
+PARTS = {
+    "identity/provoking": ("身份中的挑衅", "identity, provoking"),
+    "identity/english": ("身份中的英文", "identity, in English"),
+    "refusal/artist": ("拒答中的陌生人名", "refusal, unknown people"),
+    "refusal/attribute": ("拒答中的陌生属性", "refusal, unknown attributes"),
+    "refusal/off_topic": ("拒答中的别的话题", "refusal, other topics"),
+}
 NOTES = (
     "种子 {seed}，{trainable_parameters:,} 个可训练参数，训练 {minutes:.1f} 分钟（{cpu_count} 核 CPU）；括号里是题数和 95% Wilson 区间。",
     "Seed {seed}, {trainable_parameters:,} trainable parameters, {minutes:.1f} minutes of training on {cpu_count} CPU cores; "
@@ -132,8 +139,8 @@ def seeds(root: Path, language: int) -> str:
     results = {r["run"]["seed"]: r for r in (runs["main"], *in_group(workbook, "seeds").values())}
     columns = [(f"种子 {seed}", f"seed {seed}")[language] for seed in results] + [("平均", "mean")[language]]
     lines = [f"| {('测试', 'test')[language]} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for key, labels in ROWS.items():
-        scores = [result["scores"][key] for result in results.values()]
+    for key, labels in {**ROWS, **PARTS}.items():
+        scores = [(result["scores"] | result["details"])[key] for result in results.values()]
         cells = [f"{s['right']}/{s['n']}" for s in scores] + [f"{sum(s['share'] for s in scores) / len(scores):.1%}"]
         lines.append(f"| {' | '.join([labels[language], *cells])} |")
     forgotten = [result["everyday"]["loss"] / runs["base"]["everyday"]["loss"] - 1 for result in results.values()]
