@@ -22,7 +22,7 @@ from minimind_core.evaluation.quiz import read_quiz
 from minimind_core.evaluation.scoring import better_by_lookup, load_results, score_columns
 from minimind_core.evaluation.suites import suite_labels
 from minimind_core.files import replacing, write_json
-from minimind_core.modeling.lora import LoraLinear
+from minimind_core.modeling.fused import LoraProduct
 from minimind_core.reporting import figures
 from minimind_core.reporting.sections import SECTIONS, read_section, section_file
 from minimind_core.training.runs import read_metrics, run_folder
@@ -89,7 +89,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "music": examples(result, music, True, 6), "mistakes": examples(result, music, False, 5),
         "refusals": examples(result, ("refusal",), True, 3) + examples(result, ("refusal",), False, 3),
         "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
-        "decoding": dataclasses.asdict(Decoding()), "code": inspect.getsource(LoraLinear),
+        "decoding": dataclasses.asdict(Decoding()), "code": inspect.getsource(LoraProduct),
     }  # fmt: skip
 
 

@@ -144,6 +144,7 @@ def dataset_figure(rows: Sequence[Conversation], topic: str = "音乐") -> Figur
     left.bar(list(kinds), list(kinds.values()), color=[BLUE, ORANGE, GREEN, GREY][: len(kinds)])
     for index, value in enumerate(kinds.values()):
         left.text(index, value, str(value), ha="center", va="bottom", fontsize=8)
+    left.margins(y=0.1)  # room for the topmost number
     left.set(ylabel="训练行数", title="训练文件的组成")
     attributes = Counter(row.meta["attribute"] for row in rows if "attribute" in row.meta).most_common(8)
     right.barh([name for name, _ in attributes][::-1], [count for _, count in attributes][::-1], color=BLUE)
