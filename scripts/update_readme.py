@@ -94,7 +94,7 @@ def families(result: dict, language: int) -> str:
         rows = [a for a in result["answers"] if a["suite"] == "music_family" and ("____" in a["question"]) == blank]
         counts.append(f"{sum(a['right'] for a in rows)}/{len(rows)}")
     text = (
-        " 没教过的问法族里，填空 {}，转述 {}（训练里没有空格，但有要接完的上半句）。",
+        " 没教过的问法族里，填空 {}，转述 {}（训练里没有留空待填的句子，但有要接完的上半句）。",
         " Of the held-out wording family, filling a blank {}, passing on {} (no blanks are taught, but sentences to be completed are).",
     )
     return text[language].format(*counts)

@@ -20,7 +20,7 @@ from minimind_core.evaluation.suites import grade_all
 from minimind_core.files import write_json
 from minimind_core.training.runs import load_run, run_folder
 
-KEPT = 0.98  # share of the right validation answers that a floor must not hold back
+MARGIN = 0.5  # a floor is this much of the least probable right answer: what is asked more oddly than in the validation is less probable still
 ENOUGH = 50  # right answers without which there is no floor
 LEAST = 0.1  # whatever states nothing and is less probable than this is babble: right answers about oneself are far above
 ASKED = 300  # validation questions about facts at most, and about unknown things
@@ -32,7 +32,7 @@ def confidence_file(workbook: Workbook, name: str) -> Path:
 
 
 def calibrate(workbook: Workbook, name: str, decoding: Decoding | None = None, device: str = "auto") -> dict[str, Any]:
-    """Ask the validation questions, greedily unless told otherwise, and keep the highest floors that leave KEPT of the right statements.
+    """Ask the validation questions, greedily unless told otherwise, and keep a floor well below all right statements.
 
     Answers from value to subject have a floor of their own, if there are ENOUGH right ones: a name is less probable than
     what is said about it. Without ENOUGH right statements no statement is held back for being improbable.
@@ -48,7 +48,7 @@ def calibrate(workbook: Workbook, name: str, decoding: Decoding | None = None, d
     forward, back = (floor([chance for chance, good, value in statements if good and value == reverse]) for reverse in (False, True))
     known, unknown = ([g.right for g in graded if (g.suite == "refusal") == refusal] for refusal in (False, True))
     found = {
-        "floor": forward, "reverse_floor": forward if back is None else back, "kept": KEPT,
+        "floor": forward, "reverse_floor": forward if back is None else back,
         "asked": len(known), "right": sum(known), "unknown": len(unknown), "refused": sum(unknown),
         "chances": [[round(chance, 4), good, reverse] for chance, good, reverse in statements],
     }  # fmt: skip
@@ -57,8 +57,8 @@ def calibrate(workbook: Workbook, name: str, decoding: Decoding | None = None, d
 
 
 def floor(chances: Sequence[float]) -> float | None:
-    """The highest floor that holds back no more than the rest of KEPT; None if there are too few to tell."""
-    return sorted(chances)[int((1 - KEPT) * len(chances))] if len(chances) >= ENOUGH else None
+    """MARGIN of the least of the right statements' probabilities; None if there are too few to tell."""
+    return MARGIN * min(chances) if len(chances) >= ENOUGH else None
 
 
 def validation_suites(workbook: Workbook) -> dict[str, list[Conversation]]:
