@@ -22,7 +22,7 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 # task: (what it does, extra of pyproject.toml, commands after the interpreter)
 TASKS: dict[str, tuple[str, str, list[list[str]]]] = {
     "setup": ("只安装环境", "", []),
-    "lab": ("打开 JupyterLab", "", [["-m", "jupyterlab", "notebooks"]]),
+    "lab": ("打开 JupyterLab", "", [["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks"]]),
     "report": (
         "运行全部笔记本，生成 PDF 报告和压缩包",
         "",
