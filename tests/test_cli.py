@@ -251,12 +251,15 @@ def test_what_may_not_be_handed_in_is_refused_with_the_reasons(trained, capsys):
         section.write_text(section.read_text(encoding="utf-8").split("-->", 1)[1], encoding="utf-8")
     assert run(trained, "report") == 0 and run(trained, "submit") == 0
     assert run(trained, "evaluate") == 0
+    video = trained / "report" / "运行示例.mp4"
+    video.touch()
+    os.utime(video, (0, 0))
     with (trained / "dataset" / "identity.jsonl").open("a", encoding="utf-8") as lines:
         lines.write("{\n")
     capsys.readouterr()
     assert run(trained, "submit") == 2
     error = capsys.readouterr().err
-    assert "报告比测试结果旧" in error and "数据有 1 个错误" in error
+    assert "报告比测试结果旧" in error and "数据有 1 个错误" in error and "录的不是这个模型" in error
 
 
 def test_the_ledger_holds_every_run_with_its_settings_and_scores(trained, capsys):

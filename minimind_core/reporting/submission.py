@@ -75,7 +75,7 @@ def collect(workbook: Workbook, run: str) -> dict[str, Path | str]:
     return entries
 
 
-def obstacles(workbook: Workbook) -> list[str]:
+def obstacles(workbook: Workbook, run: str) -> list[str]:
     """Reasons why the zip must not be handed in yet."""
     found = []
     if any(name.startswith("成员") for name in workbook.members):
@@ -90,16 +90,19 @@ def obstacles(workbook: Workbook) -> list[str]:
     newest = max((path.stat().st_mtime for path in workbook.results.glob("run_*.json")), default=0.0)
     if report.is_file() and report.stat().st_mtime < newest:
         found.append("报告比测试结果旧：请运行 minimind report，再打包。")
+    video = workbook.root / "report" / VIDEO
+    if video.is_file() and video.stat().st_mtime < (run_folder(workbook, run) / "adapter.safetensors").stat().st_mtime:
+        found.append(f"report/{VIDEO} 比训练旧，录的不是这个模型：请运行 minimind demo 或自己重录，或者删掉它。")
     return found
 
 
 def build_submission(workbook: Workbook, run: str = "main", draft: bool = False) -> tuple[Path, list[str]]:
     """Write TEAM_大作业.zip; returns its path and what a grader would miss.
 
-    Placeholder names, errors in the data and a report older than the results are refused, or listed in a draft.
+    Placeholder names, errors in the data, a report older than the results and a video older than the model are refused, or listed in a draft.
     """
     entries = collect(workbook, run)
-    missing = obstacles(workbook)
+    missing = obstacles(workbook, run)
     if missing and not draft:
         raise WorkbookError("还不能提交：\n" + "\n".join(f"- {text}" for text in missing) + "\n只想看看压缩包的样子，请加 --draft。")
     if VIDEO not in entries:
