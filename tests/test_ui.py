@@ -83,7 +83,8 @@ def test_an_error_while_training_is_shown_and_raised_by_wait(workbook):
 
 def test_tables(workbook):
     score = {"right": 1, "n": 2, "share": 0.5, "low": 0.1, "high": 0.9}
-    table = widgets.score_table({"main": {"identity": score}}, {"identity": "身份"})
+    table = widgets.score_table({"main": {"identity": score, "follow": {**score, "n": 0}}}, {"identity": "身份", "follow": "追问"})
+    assert list(table.index) == ["身份"]  # what nobody was asked is left out
     assert table.loc["身份", "main"].startswith("50.0%（1/2")
     details = {"details": {"music/a": score, "music/b": {**score, "share": 0.2}, "other/c": score}}
     assert list(widgets.detail_table(details, "music").index) == ["b", "a"]

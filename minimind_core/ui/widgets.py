@@ -24,12 +24,13 @@ def show_source(thing: Any) -> Code:
 
 
 def score_table(columns: dict[str, dict], names: dict[str, str]) -> pd.DataFrame:
-    """Runs by suites, from the scores of each: share, count and 95 % interval."""
+    """Runs by suites, from the scores of each: share, count and 95 % interval; a suite without questions is left out."""
 
     def cell(score: dict) -> str:
         return f"{score['share']:.1%}（{score['right']}/{score['n']}，{score['low']:.1%}–{score['high']:.1%}）"
 
-    return pd.DataFrame({run: {label: cell(scores[key]) for key, label in names.items()} for run, scores in columns.items()})
+    asked = {key: label for key, label in names.items() if any(scores[key]["n"] for scores in columns.values())}
+    return pd.DataFrame({run: {label: cell(scores[key]) for key, label in asked.items()} for run, scores in columns.items()})
 
 
 def detail_table(result: dict, suite: str) -> pd.DataFrame:
