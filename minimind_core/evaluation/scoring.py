@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,12 @@ def score_columns(results: dict[str, dict[str, Any]], names: Sequence[str] = ())
             columns[f"{name}，不把关"] = results[name]["own_scores"]
         columns[name] = results[name]["scores"]
     return columns
+
+
+def asked(columns: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:
+    """The names of those suites of which any column of scores holds a question."""
+    columns = list(columns)
+    return {suite: label for suite, label in names.items() if any(scores[suite]["n"] for scores in columns)}
 
 
 def load_results(workbook: Workbook) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.confidence import confidence_file
 from minimind_core.evaluation.generation import Decoding
 from minimind_core.evaluation.quiz import read_quiz
-from minimind_core.evaluation.scoring import better_by_lookup, load_results, score_columns
+from minimind_core.evaluation.scoring import asked, better_by_lookup, load_results, score_columns
 from minimind_core.evaluation.suites import suite_labels
 from minimind_core.files import replacing, write_json
 from minimind_core.modeling.fused import LoraProduct
@@ -81,7 +81,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "team": workbook.persona.team, "members": list(workbook.members), "course": workbook.course,
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
         "samples": sample_rows(workbook), "run": result["run"],
-        "suites": {suite: label for suite, label in suite_labels(topic).items() if result["scores"][suite]["n"]}, "artists": list(workbook.artists),
+        "suites": asked([result["scores"]], suite_labels(topic)), "artists": list(workbook.artists),
         "results": score_columns(results, ("base", "retrieval", run)), "guarded": "own_scores" in result,
         "floor": result.get("floor"), "reverse_floor": result.get("reverse_floor"),
         "lost": [suite_labels(topic)[suite] for suite in better_by_lookup(results, run)], "details": result["details"],

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from minimind_core.config import Workbook
 from minimind_core.conversations.schema import Conversation
-from minimind_core.evaluation.suites import SUITES, suite_labels
+from minimind_core.evaluation.scoring import asked
+from minimind_core.evaluation.suites import suite_labels
 from minimind_core.files import replacing
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8A8A8A"  # Okabe and Ito's colour-blind safe palette
@@ -95,20 +96,20 @@ def confidence_figure(found: Mapping[str, Any]) -> Figure:
 def scores_figure(columns: dict[str, dict], topic: str = "音乐") -> Figure:
     """Share of right answers by suite, one bar a column of scores, with 95 % Wilson intervals."""
     figure, axes = blank(figsize=(9, 3.8))
-    asked = [suite for suite in SUITES if any(column[suite]["n"] for column in columns.values())]
+    shown = asked(columns.values(), suite_labels(topic))
     width = 0.84 / len(columns)
     models = list(dict.fromkeys(name.split("，")[0] for name in columns))  # a column's name says after the comma what is left out
     for index, (name, column) in enumerate(columns.items()):
         colour = (GREY, ORANGE, BLUE, GREEN)[models.index(name.split("，")[0]) % 4]
-        scores = [column[suite] for suite in asked]
-        places = [i + (index - (len(columns) - 1) / 2) * width for i in range(len(asked))]
+        scores = [column[suite] for suite in shown]
+        places = [i + (index - (len(columns) - 1) / 2) * width for i in range(len(shown))]
         shares = [100 * s["share"] for s in scores]
         spread = [[100 * (s["share"] - s["low"]) for s in scores], [100 * (s["high"] - s["share"]) for s in scores]]
         axes.bar(places, shares, width * 0.92, yerr=spread, capsize=3, label=name, color=colour, alpha=0.5 if "，" in name else 1)
         for x, share, score in zip(places, shares, scores, strict=True):
             axes.text(x, 100 * score["high"] + 2, f"{share:.0f}", ha="center", fontsize=7)
-    axes.set(ylabel="答对的比例（%）", ylim=(0, 114), xticks=range(len(asked)))
-    axes.set_xticklabels([label.replace("（", "\n（") for suite, label in suite_labels(topic).items() if suite in asked], fontsize=9)
+    axes.set(ylabel="答对的比例（%）", ylim=(0, 114), xticks=range(len(shown)))
+    axes.set_xticklabels([label.replace("（", "\n（") for label in shown.values()], fontsize=9)
     axes.legend(frameon=False, ncols=len(columns), loc="upper left", bbox_to_anchor=(0, 1.13))
     return figure
 

@@ -15,6 +15,7 @@ from IPython.display import Code
 from minimind_core.config import Workbook
 from minimind_core.evaluation.confidence import careful
 from minimind_core.evaluation.generation import Decoding, generate, stream
+from minimind_core.evaluation.scoring import asked
 from minimind_core.training.runs import load_run
 
 
@@ -29,8 +30,8 @@ def score_table(columns: dict[str, dict], names: dict[str, str]) -> pd.DataFrame
     def cell(score: dict) -> str:
         return f"{score['share']:.1%}（{score['right']}/{score['n']}，{score['low']:.1%}–{score['high']:.1%}）"
 
-    asked = {key: label for key, label in names.items() if any(scores[key]["n"] for scores in columns.values())}
-    return pd.DataFrame({run: {label: cell(scores[key]) for key, label in asked.items()} for run, scores in columns.items()})
+    shown = asked(columns.values(), names)
+    return pd.DataFrame({run: {label: cell(scores[key]) for key, label in shown.items()} for run, scores in columns.items()})
 
 
 def detail_table(result: dict, suite: str) -> pd.DataFrame:
