@@ -106,6 +106,8 @@ def test_an_answer_that_states_nothing_is_tried_again_from_another_beginning(tok
     assert settled(own, asked[0], Guard("不知道。", statement), second) == own  # it says something about nothing that was named
     assert settled(own, named[0], Guard("不知道。", statement, floor=1.0), second) == own  # or it is too improbable
     assert settled(second, named[0], Guard("不知道。", statement), own) == second  # and a statement that stands is not tried again
+    said = [{"role": "user", "content": named[0][0]["content"]}, {"role": "assistant", "content": second.text}, *named[0]]
+    assert settled(own, said, Guard("不知道。", statement), second) == own  # what has been said already answers nothing new
 
 
 def test_a_barred_beginning_is_never_written_and_chances_are_those_without_it():

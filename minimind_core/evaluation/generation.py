@@ -233,8 +233,9 @@ def reconsider(
 
 
 def settled(answer: Answer, messages: Sequence[Message], guard: Guard, second: Answer | None = None) -> Answer:
-    """What is said in the end: the second answer to a doubtful first one if the guard vouches for it, else the first, or the fallback."""
-    if second and guard.vouches(messages, second.text, second.chance):
+    """What is said in the end: the second answer to a doubtful first one if it is news and the guard vouches for it, else the first, or the fallback."""
+    said = {message["content"] for message in messages if message["role"] == "assistant"}
+    if second and second.text not in said and guard.vouches(messages, second.text, second.chance):
         return replace(second, own=answer.text)
     return answer if guard.passes(messages, answer.text, answer.chance) else replace(answer, text=guard.fallback, own=answer.text)
 
