@@ -134,7 +134,7 @@ class Mix:
     """How often each part of the data is repeated in the training file: `15 × raw + 4 × identity` is music=15, identity=4."""
 
     music: int = 1
-    identity: int = 2
+    identity: int = 1
     refusal: int = 1
     general: int = 1
     wordings: int = 18  # of each attribute at most so many taught wordings

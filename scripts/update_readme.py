@@ -49,7 +49,7 @@ STEPS = {
     "a3_rate": "learning rate 3e-3",
     "a4_layers": "seven linear layers, rank 16",
     "a5_wordings": "eighteen wordings",
-    "a6_parts": "refusals, rehearsal, identity twice",
+    "a6_parts": "refusals, rehearsal",
     "a7_decoding": "greedy, repetition penalty",
     "a8_floor": "the guard: the default",
 }

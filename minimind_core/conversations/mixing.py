@@ -118,9 +118,9 @@ def identity_rows(persona: Persona, taught: Sequence[Conversation], seed: int) -
         expected = identity.identity_expected(intent, persona)
         for split in splits:
             questions = identity.identity_questions(intent, split == "identity_test")
-            if split == "identity":  # who one is may be asked in any way after another question; all else bare and amid other words
+            if split == "identity":  # who one is may be asked in any way after another question; all else bare, and half of it also amid other words
                 names = identity.identity_questions("name", False)
-                questions = questions + (names if intent == "follow" else [carried(question, rng.randrange(1000)) for question in questions])
+                questions = questions + (names if intent == "follow" else [carried(question, rng.randrange(1000)) for question in questions[::2]])
             for number, question in enumerate(questions):
                 answer = identity.identity_answer(intent, persona, number)
                 row = dialogue(question, answer, kind="identity", intent=intent, expected=expected)

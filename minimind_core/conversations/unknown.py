@@ -14,6 +14,7 @@ from minimind_core.conversations.schema import Conversation, dialogue
 
 NAMES, TITLES, ATTRIBUTES = 0.2, 0.1, 0.2  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
 LONGEST = 12  # characters of an unknown name
+OFF_TOPIC = 300, 2  # questions about other things that are taught at most: so many, or so many for each fact
 LEAST = 10  # unknown names, titles and attributes that even a small table gets
 ENOUGH = 20  # known names that can be recombined
 TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught
@@ -39,6 +40,10 @@ class Unknown:
     def unseen(self, items: Sequence[str]) -> list[str]:
         """Those of the items that no fact names."""
         return [item for item in items if item.strip("《》") not in self.named]
+
+    def elsewhere(self, questions: Sequence[str]) -> list[str]:
+        """Those of the questions that ask about no subject of the facts."""
+        return [question for question in questions if not any(subject in question for subject in self.subjects)]
 
     def recombined(self, known: Sequence[str]) -> str:
         """The beginning of one known name and the end of another: nearly known, and so the hardest to tell apart."""
@@ -81,7 +86,9 @@ class Unknown:
             invented = self.invented(identity.invented_title, self.works, TITLES, reserved + held_out)
             pools["title"] = taught + invented, held_out + reserved
             pools["work_attribute"] = self.attributes("work_attribute")
-        pools["off_topic"] = part(names["off_topic"])
+        taught, reserved = part(self.elsewhere(names["off_topic"]))
+        most = max(OFF_TOPIC[0], OFF_TOPIC[1] * self.facts)
+        pools["off_topic"] = self.rng.sample(taught, min(most, len(taught))), reserved + self.elsewhere(names["off_topic_test"])
         return pools
 
     def questions(self, reason: str, item: str, split: str) -> list[str]:
@@ -99,7 +106,8 @@ class Unknown:
             return carried(chosen, self.rng.randrange(1000)) if kind < 0.5 else chosen
 
         if reason == "off_topic":
-            return [item] if split != "refusal" else [item, carried(item, self.rng.randrange(1000))]
+            amid_others = split == "refusal" and self.rng.random() < 0.5  # as every second question about oneself is
+            return [item, carried(item, self.rng.randrange(1000))] if amid_others else [item]
         if reason in ("attribute", "work_attribute"):
             known, most = (self.people, SUBJECTS[0]) if reason == "attribute" else (self.works, SUBJECTS[1])
             number = min(most, max(1, self.facts // FACTS_FOR_ONE), len(known)) if test else 1
