@@ -5,7 +5,7 @@ import torch
 from conftest import random_model
 
 from minimind_core.evaluation.drafting import Draft, drafted
-from minimind_core.evaluation.generation import Decoding, choose, generate, generate_ids, settled, stream, write
+from minimind_core.evaluation.generation import TRIES, Answer, Decoding, choose, generate, generate_ids, rather, reconsider, stream, write
 from minimind_core.evaluation.guard import Guard
 from minimind_core.modeling.tokenizer import END_ID
 
@@ -98,22 +98,40 @@ def test_what_the_guard_holds_back_gives_way_to_the_fallback(tokenizer):
 def test_an_answer_that_states_nothing_is_tried_again_from_another_beginning(tokenizer):
     model, asked = random_model(), [[{"role": "user", "content": "你好"}]]
     (own,) = write(model, tokenizer, asked, Decoding(max_new_tokens=3))
-    (second,) = write(model, tokenizer, asked, Decoding(max_new_tokens=3), barred=[tokenizer.encode(own.text).ids[0]])
+    (second,) = write(model, tokenizer, asked, Decoding(max_new_tokens=3), barred=[[tokenizer.encode(own.text).ids[0]]])
     assert second.text[:1] != own.text[:1]
     statement = {second.text[:1] + "{s}{v}": frozenset({"你好"})}  # which only the second answer is, and which the question asks for
-    named = [[{"role": "user", "content": f"你好{second.text[1:]}"}]]
-    assert settled(own, named[0], Guard("不知道。", statement), second) == replace(second, own=own.text)
-    assert settled(own, asked[0], Guard("不知道。", statement), second) == own  # it says something about nothing that was named
-    assert settled(own, named[0], Guard("不知道。", statement, floor=1.0), second) == own  # or it is too improbable
-    assert settled(second, named[0], Guard("不知道。", statement), own) == second  # and a statement that stands is not tried again
-    said = [{"role": "user", "content": named[0][0]["content"]}, {"role": "assistant", "content": second.text}, *named[0]]
-    assert settled(own, said, Guard("不知道。", statement), second) == own  # what has been said already answers nothing new
+    named = [{"role": "user", "content": f"你好{second.text[1:]}"}]
+    guard, improbable = Guard("不知道。", statement), replace(own, chance=0.0)
+    assert rather(second, improbable, named, guard) and rather(second, replace(own, text="不知道。"), named, guard)
+    assert not rather(second, replace(own, chance=1.0), named, guard)  # what the model says of itself is more probable
+    assert not rather(second, improbable, asked[0], guard)  # it says something about nothing that was named
+    assert not rather(second, improbable, named, replace(guard, floor=1.0))  # or it is too improbable
+    said = [*named, {"role": "assistant", "content": second.text}, *named]
+    assert not rather(second, improbable, said, guard)  # what has been said already answers nothing new
+
+
+def test_further_tries_begin_neither_as_one_before_nor_as_what_evades_a_question(tokenizer, monkeypatch):
+    model, asked, decoding = random_model(), [[{"role": "user", "content": "早"}]], Decoding(max_new_tokens=3)
+    written: list[Answer] = []
+    for _ in range(4 + TRIES):
+        barred = [[tokenizer.encode(answer.text).ids[0] for answer in written]] if written else ()
+        written += write(model, tokenizer, asked, decoding, barred=barred)
+    assert len({answer.text[:1] for answer in written} - {"\ufffd"}) == len(written)  # each begins with a whole character of its own
+    own, declines, introduces, *others = [replace(written[0], chance=0.0), *written[1:]]
+    guard = Guard(declines.text, {}, itself=(introduces.text,))
+    for number, right in enumerate((declines, introduces, *others), -1):
+        monkeypatch.setattr(Guard, "vouches", lambda self, messages, text, chance, right=right.text: text == right)
+        (final,) = reconsider(model, tokenizer, asked, [own], replace(decoding, guard=guard))
+        assert final == (replace(right, own=own.text) if 1 <= number <= TRIES else own)
 
 
 def test_a_barred_beginning_is_never_written_and_chances_are_those_without_it():
     model, decoding = random_model(), Decoding(max_new_tokens=4, repetition_penalty=1.0)
     firsts = [ids[0] for ids, _, _ in generate_ids(model, PROMPTS, decoding)]
-    for prompt, first, (ids, ended, chance) in zip(PROMPTS, firsts, generate_ids(model, PROMPTS, decoding, firsts), strict=True):
+    for prompt, first, (ids, ended, chance) in zip(
+        PROMPTS, firsts, generate_ids(model, PROMPTS, decoding, [[first] for first in firsts]), strict=True
+    ):
         whole = prompt + ids + [END_ID] * ended
         logits = model(torch.tensor([whole]))[0].detach()
         logits[len(prompt) - 1, first] = -torch.inf

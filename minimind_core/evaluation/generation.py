@@ -19,6 +19,7 @@ from minimind_core.training.batches import encode_rows, make_batch, rounded
 from minimind_core.training.trainer import IGNORE
 
 ROWS = 8  # finished rows leave a batch so many at a time: each new shape of a product costs a CPU as much as several tokens
+TRIES = 2  # other beginnings of an answer that the guard does not vouch for
 AHEAD = 12  # guessed tokens that are fed along with a chosen one
 
 
@@ -138,15 +139,15 @@ class Session:
 
 @torch.no_grad()
 def generate_ids(
-    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, barred: Sequence[int] = (), draft: Draft | None = None
+    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, barred: Sequence[list[int]] = (), draft: Draft | None = None
 ) -> list[tuple[list[int], bool, float]]:
     """New token ids of each prompt, whether the end token came, and their probability; finished rows leave the batch, ROWS at a time.
 
-    `barred` names for each prompt the token that its answer must not begin with; the probability is that of an answer without it.
+    `barred` names for each prompt as many tokens that its answer must not begin with; the probability is that of an answer without them.
     """
     session, count, longest = Session(model, prompts, decoding, draft), len(prompts), decoding.max_new_tokens
     if barred:
-        session.logits[torch.arange(count), torch.tensor(barred)] = -torch.inf
+        session.logits[torch.arange(count)[:, None], torch.tensor(barred)] = -torch.inf
     answers: list[list[int]] = [[] for _ in range(count)]
     ended, chances = [False] * count, [0.0] * count
     prompt, going = torch.arange(count), torch.ones(count, dtype=torch.bool)  # of each row of the session, and whether its answer goes on
@@ -198,7 +199,7 @@ def write(
     dialogues: Sequence[Sequence[Message]],
     decoding: Decoding,
     batch_size: int = 64,
-    barred: Sequence[int] = (),
+    barred: Sequence[list[int]] = (),
     report: Callable[[int], None] = lambda done: None,
 ) -> list[Answer]:
     """The model's own answers, in batches of prompts of similar length; `barred` as for `generate_ids`."""
@@ -217,26 +218,39 @@ def write(
 def reconsider(
     model: MiniMind, tokenizer: Tokenizer, dialogues: Sequence[Sequence[Message]], answers: Sequence[Answer], decoding: Decoding, batch_size: int = 64
 ) -> list[Answer]:
-    """The answers as the guard, if there is one, leaves them, after a second try from another first token where it does not vouch for the first.
+    """The answers as the guard, if there is one, leaves them, after TRIES more where it does not vouch for the first.
 
-    A small model declines many questions about what it knows, if they are put in a new way; its next best answer is often right.
+    A small model declines many questions about what it knows, if they are put in a new way, or says who it is instead. So no
+    further try begins as one before it, nor as what evades a question; the next best answer is often right.
     """
-    guard, final = decoding.guard, list(answers)
+    guard = decoding.guard
     if guard is None:
-        return final
-    doubtful = [i for i, (a, m) in enumerate(zip(answers, dialogues, strict=True)) if not guard.vouches(m, a.text, a.chance)]
-    barred = [(tokenizer.encode(answers[i].text).ids or [END_ID])[0] for i in doubtful]
-    seconds = write(model, tokenizer, [dialogues[i] for i in doubtful], decoding, batch_size, barred)
-    for i, second in zip(doubtful, seconds, strict=True):
-        final[i] = settled(answers[i], dialogues[i], guard, second)
+        return list(answers)
+    begins = lambda text: (tokenizer.encode(text).ids or [END_ID])[0]
+    evasions = [begins(text) for text in (guard.fallback, *guard.itself)]
+    final = [settled(answer, messages, guard) for answer, messages in zip(answers, dialogues, strict=True)]
+    last = {i: a for i, (a, m) in enumerate(zip(answers, dialogues, strict=True)) if not guard.vouches(m, a.text, a.chance)}
+    barred = {i: evasions for i in last}
+    for _ in range(TRIES):
+        barred = {i: [*barred[i], begins(answer.text)] for i, answer in last.items()}
+        others = write(model, tokenizer, [dialogues[i] for i in last], decoding, batch_size, list(barred.values()))
+        for i, other in zip(list(last), others, strict=True):
+            last[i] = other
+            if rather(other, answers[i], dialogues[i], guard):
+                final[i] = replace(last.pop(i), own=answers[i].text)
     return final
 
 
-def settled(answer: Answer, messages: Sequence[Message], guard: Guard, second: Answer | None = None) -> Answer:
-    """What is said in the end: the second answer to a doubtful first one if it is news and the guard vouches for it, else the first, or the fallback."""
+def rather(other: Answer, answer: Answer, messages: Sequence[Message], guard: Guard) -> bool:
+    """Whether another answer is better than a doubtful one: news that the guard vouches for, and as probable as what is said of itself."""
     said = {message["content"] for message in messages if message["role"] == "assistant"}
-    if second and second.text not in said and guard.vouches(messages, second.text, second.chance):
-        return replace(second, own=answer.text)
+    of_itself = answer.text != guard.fallback and guard.about(messages, answer.text) is None
+    likely = other.chance >= answer.chance or not of_itself
+    return likely and other.text not in said and guard.vouches(messages, other.text, other.chance)
+
+
+def settled(answer: Answer, messages: Sequence[Message], guard: Guard) -> Answer:
+    """The answer, or the fallback where the guard holds it back."""
     return answer if guard.passes(messages, answer.text, answer.chance) else replace(answer, text=guard.fallback, own=answer.text)
 
 

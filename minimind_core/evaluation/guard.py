@@ -48,6 +48,7 @@ class Guard:
     floor: float | None = None  # least probability of a whole statement; None: any will do
     reverse_floor: float | None = None  # the same where the question names the value and not the subject
     least: float = 0.0  # least probability of an answer that states nothing
+    itself: tuple[str, ...] = ()  # what the model says of itself
 
     def stated(self, answer: str) -> tuple[str, str, frozenset[str]] | None:
         """Subject and value of a statement, and the texts that ask for it; None for anything else."""
@@ -109,10 +110,12 @@ def plain_guard(workbook: Workbook) -> Guard:
         for form in (*words.answers, *words.reverse_answers, *book[OTHER].answers):
             form = fill(form, "{s}", attribute, "{v}")
             forms[form] = forms.get(form, frozenset()) | asking
-    itself = [identity_answer(intent, workbook.persona) for intent in INTENTS] + [answer for _, answer in small_talk(workbook.persona)]
+    itself = tuple(identity_answer(intent, workbook.persona) for intent in INTENTS)
+    no_statements = [*itself, *(answer for _, answer in small_talk(workbook.persona))]
     order = sorted(forms, key=lambda form: (form.count("{"), -len(form)))  # the form that leaves least open says most
-    kept = {form: forms[form] for form in order if not any(map(pattern(form).fullmatch, itself))}
-    return Guard(refusal_answer(workbook.persona), kept, *name_parts(facts, [*carriers, *(form for taught in asks.values() for form in taught)]))
+    kept = {form: forms[form] for form in order if not any(map(pattern(form).fullmatch, no_statements))}
+    inside, ahead = name_parts(facts, [*carriers, *(form for taught in asks.values() for form in taught)])
+    return Guard(refusal_answer(workbook.persona), kept, inside, ahead, itself=itself)
 
 
 def name_parts(facts: Sequence[Fact], questions: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
