@@ -294,6 +294,14 @@ def test_a_small_table_is_not_drowned_in_refusals():
     assert len(refusals) < len(mixing.music_rows(facts, load_wordings(), 1)["music_qa_train"])
 
 
+def test_what_asks_about_a_subject_of_the_facts_is_no_other_topic(workbook):
+    asked = {
+        subject: {r.question for rows in refusal_rows([fact], load_wordings(), workbook.persona, 1).values() for r in rows if r.meta["reason"] == "off_topic"}
+        for subject in ("秦始皇", "周杰伦") for fact in [Fact(subject, "颜色", "红", "https://example.org", "2026-01-01")]
+    }  # fmt: skip
+    assert any("秦始皇" in q for q in asked["周杰伦"]) and not any("秦始皇" in q for q in asked["秦始皇"])
+
+
 def test_the_second_topic_is_built_by_changing_workbook_and_facts_alone(tmp_path):
     for name in ("workbook.toml", "facts.csv"):
         shutil.copy(PROJECT / "examples" / "history" / name, tmp_path / name)
