@@ -109,6 +109,8 @@ def test_an_answer_that_states_nothing_is_tried_again_from_another_beginning(tok
     assert not rather(second, improbable, named, replace(guard, floor=1.0))  # or it is too improbable
     said = [*named, {"role": "assistant", "content": second.text}, *named]
     assert not rather(second, improbable, said, guard)  # what has been said already answers nothing new
+    standing = replace(second, chance=0.0)
+    assert reconsider(model, tokenizer, [named], [standing], Decoding(guard=guard)) == [standing]  # a statement that stands is not tried again
 
 
 def test_further_tries_begin_neither_as_one_before_nor_as_what_evades_a_question(tokenizer, monkeypatch):
