@@ -5,7 +5,7 @@ from conftest import TINY, random_model
 
 from minimind_core.config import ModelConfig
 from minimind_core.modeling.checkpoint import load_base, save_base
-from minimind_core.modeling.fused import LinearCrossEntropy, LoraProduct, RMSNormalize, Rotate
+from minimind_core.modeling.fused import LinearCrossEntropy, LoraProduct, RMSNormalize, Rotate, product
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 
 TOKENS = torch.tensor([[5, 9, 200, 31, 7, 8], [6, 6, 17, 4000, 3, 2]])
@@ -105,6 +105,20 @@ def test_the_written_out_gradient_of_lora_is_that_of_its_formula():
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(low.double(), product(*given), rtol=0.05, atol=0.05)
     assert all(gradient.dtype == torch.double for gradient in torch.autograd.grad(low.sum(), given))  # through the conversions
+
+
+@pytest.mark.parametrize("inner", [900, 1400])
+def test_a_long_product_equals_one_in_float32_but_for_rounding(inner):
+    torch.manual_seed(0)
+    a, b = torch.randn(5, inner).bfloat16(), torch.randn(7, inner).bfloat16().T  # an odd number of columns, transposed as weights are
+    torch.testing.assert_close(product(a, b), (a.float() @ b.float()).bfloat16(), rtol=0.02, atol=0.02)
+
+
+def test_the_loss_of_an_answer_that_the_model_rules_out_stays_finite():
+    x = torch.tensor([[1.0]], requires_grad=True)
+    loss = LinearCrossEntropy.apply(x, torch.tensor([[500.0], [-500.0]]), torch.tensor([1]))
+    assert 80 < loss < 1000
+    torch.testing.assert_close(torch.autograd.grad(loss, x)[0], torch.tensor([[1000.0]]))
 
 
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])

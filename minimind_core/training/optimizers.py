@@ -53,7 +53,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     fast = [p for name, p in trainable if name.endswith(".lora_B")]
     rest = [p for name, p in trainable if id(p) not in chosen and not name.endswith(".lora_B")]
     groups = [{"params": rest}] + ([{"params": fast, "lr": config.learning_rate * config.lora_b_ratio}] if fast else [])
-    settings = {"lr": config.learning_rate, "betas": (0.9, 0.95), "weight_decay": config.weight_decay}
+    settings = {"lr": config.learning_rate, "betas": (0.9, 0.95), "weight_decay": config.weight_decay, "fused": True}
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, **settings)]
     if muon:
         optimizers.append(Muon(muon, lr=config.matrix_learning_rate))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from minimind_core.config import TrainConfig
-from minimind_core.devices import autocast
+from minimind_core.devices import autocast, keep_memory
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.modeling.fused import LinearCrossEntropy
@@ -146,6 +146,7 @@ def train(
     goes on from there, to the same result as an unbroken run; it is written every `checkpoint_seconds`, at the end and
     when the loop is left early. Raises WorkbookError when the loss is not finite or a step has no labelled token.
     """
+    keep_memory()
     optimizers = build_optimizers(model, config)
     progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint else Progress()
     hidden = compiled(model.hidden) if config.compile else model.hidden
