@@ -36,3 +36,7 @@ def test_a_sentence_names_what_moved_beyond_chance_and_nothing_else():
     (text,) = postmortem.effects({"a1": result(36), "a0": result(8)})
     assert "要打乱" in text and "20% → 90%" in text and text.count("→") == 2
     assert "都有重叠" in postmortem.effects({"a0": result(20), "a1": result(24)})[0]
+    results = {"b": result(4), "usual": result(36), "a": result(35)}
+    worse, alike = postmortem.against(results, "usual")
+    assert "90% → 10%" in worse and "都有重叠" in alike
+    assert postmortem.against(results, "missing") == []

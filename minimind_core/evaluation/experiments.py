@@ -226,5 +226,7 @@ def in_group(workbook: Workbook, group: str, size: str = "default") -> dict[str,
 
 
 def load_experiment_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
-    """All kept results by name."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((workbook.results / "experiments").glob("*.json"))}
+    """All kept results by name, in the order in which the experiments are defined, others after them."""
+    names = list(load_experiments(workbook.root / "experiments.toml"))
+    place = lambda path: (names.index(path.stem) if path.stem in names else len(names), path.stem)
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((workbook.results / "experiments").glob("*.json"), key=place)}

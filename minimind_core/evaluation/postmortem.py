@@ -66,6 +66,11 @@ def effects(results: Mapping[str, dict[str, Any]]) -> list[str]:
     return [sentence(before, after) for before, after in zip(steps, steps[1:], strict=False)]
 
 
+def against(results: Mapping[str, dict[str, Any]], name: str) -> list[str]:
+    """One sentence for each other experiment: what it changed beside the one of that name, and how the scores moved; none without that one."""
+    return [sentence(results[name], other) for key, other in results.items() if key != name and name in results]
+
+
 def sentence(before: dict[str, Any], after: dict[str, Any]) -> str:
     """What changed between two experiments, in words: only scores whose 95 % intervals do not overlap."""
     pairs = {label: (before["scores"][key], after["scores"][key]) for key, label in OUTCOMES.items()}
@@ -75,4 +80,5 @@ def sentence(before: dict[str, Any], after: dict[str, Any]) -> str:
         if max(old["low"], new["low"]) > min(old["high"], new["high"])
     ]
     minutes = [result["run"]["train_seconds"] / 60 for result in (before, after)]
-    return f"{after['about']}：{after.get('lesson', '')}（{'，'.join(moved) or '各项的区间都有重叠'}；训练 {minutes[0]:.1f} → {minutes[1]:.1f} 分钟）"
+    told = "：".join(filter(None, (after["about"], after.get("lesson"))))
+    return f"{told}（{'，'.join(moved) or '各项的区间都有重叠'}；训练 {minutes[0]:.1f} → {minutes[1]:.1f} 分钟）"
