@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_model
+from conftest import TINY, random_model
 
+from minimind_core.evaluation import generation
 from minimind_core.evaluation.drafting import Draft, drafted
-from minimind_core.evaluation.generation import TRIES, Answer, Decoding, choose, generate, generate_ids, rather, reconsider, stream, write
+from minimind_core.evaluation.generation import Answer, Decoding, choose, generate, generate_ids, rather, reconsider, search_ids, stream
 from minimind_core.evaluation.guard import Guard
 from minimind_core.modeling.tokenizer import END_ID
 
@@ -95,50 +96,46 @@ def test_what_the_guard_holds_back_gives_way_to_the_fallback(tokenizer):
         assert list(stream(model, tokenizer, asked[0], decoding))[-1] == answer.text
 
 
-def test_an_answer_that_states_nothing_is_tried_again_from_another_beginning(tokenizer):
-    model, asked = random_model(), [[{"role": "user", "content": "你好"}]]
-    (own,) = write(model, tokenizer, asked, Decoding(max_new_tokens=3))
-    (second,) = write(model, tokenizer, asked, Decoding(max_new_tokens=3), barred=[[tokenizer.encode(own.text).ids[0]]])
-    assert second.text[:1] != own.text[:1]
-    statement = {second.text[:1] + "{s}{v}": frozenset({"你好"})}  # which only the second answer is, and which the question asks for
-    named = [{"role": "user", "content": f"你好{second.text[1:]}"}]
-    guard, improbable = Guard("不知道。", statement), replace(own, chance=0.0)
-    assert rather(second, improbable, named, guard) and rather(second, replace(own, text="不知道。"), named, guard)
-    assert not rather(second, replace(own, chance=1.0), named, guard)  # what the model says of itself is more probable
-    assert not rather(second, improbable, asked[0], guard)  # it says something about nothing that was named
-    assert not rather(second, improbable, named, replace(guard, floor=1.0))  # or it is too improbable
-    said = [*named, {"role": "assistant", "content": second.text}, *named]
-    assert not rather(second, improbable, said, guard)  # what has been said already answers nothing new
-    standing = replace(second, chance=0.0)
-    assert reconsider(model, tokenizer, [named], [standing], Decoding(guard=guard)) == [standing]  # a statement that stands is not tried again
+def test_another_answer_takes_the_place_of_a_doubtful_one_only_if_it_stands_and_is_news():
+    statement = {"乙{s}{v}": frozenset({"你好"})}  # asked for by 你好
+    own, other = Answer("甲", 1, True, 0.0), Answer("乙丙丁", 3, True, 0.5)
+    named, guard = [{"role": "user", "content": "你好丙"}], Guard("不知道。", statement)
+    assert rather(other, own, named, guard) and rather(other, replace(own, text="不知道。", chance=1.0), named, guard)
+    assert not rather(other, replace(own, chance=1.0), named, guard)  # what the model says of itself is more probable
+    assert not rather(other, own, [{"role": "user", "content": "你好"}], guard)  # it says something about nothing that was named
+    assert not rather(other, own, named, replace(guard, floor=1.0))  # or it is too improbable
+    said = [*named, {"role": "assistant", "content": other.text}, *named]
+    assert not rather(other, own, said, guard)  # what has been said already answers nothing new
 
 
-def test_further_tries_begin_neither_as_one_before_nor_as_what_evades_a_question(tokenizer, monkeypatch):
-    model, asked, decoding = random_model(), [[{"role": "user", "content": "早"}]], Decoding(max_new_tokens=3)
-    written: list[Answer] = []
-    for _ in range(4 + TRIES):
-        barred = [[tokenizer.encode(answer.text).ids[0] for answer in written]] if written else ()
-        written += write(model, tokenizer, asked, decoding, barred=barred)
-    assert len({answer.text[:1] for answer in written} - {"\ufffd"}) == len(written)  # each begins with a whole character of its own
-    own, declines, introduces, *others = [replace(written[0], chance=0.0), *written[1:]]
-    guard = Guard(declines.text, {}, itself=(introduces.text,))
-    for number, right in enumerate((declines, introduces, *others), -1):
-        monkeypatch.setattr(Guard, "vouches", lambda self, messages, text, chance, right=right.text: text == right)
-        (final,) = reconsider(model, tokenizer, asked, [own], replace(decoding, guard=guard))
-        assert final == (replace(right, own=own.text) if 1 <= number <= TRIES else own)
+def test_the_likeliest_answer_that_the_guard_vouches_for_is_given_instead_of_one_that_it_does_not(tokenizer, monkeypatch):
+    model, asked, guard = random_model(), [[{"role": "user", "content": "早"}]], Guard("不知道。", {}, itself=("我是我。",))
+    own, ids = Answer("甲", 1, True, 0.0), lambda text: tokenizer.encode(text).ids
+    found = [(ids("乙"), 0.5), (ids("丙"), 0.3), (ids("丁"), 0.1)]
+    barred: list[list[int]] = []
+    monkeypatch.setattr(generation, "search_ids", lambda model, prompts, decoding, first, *rest: barred.append(first) or [found for _ in prompts])
+    for right, given in ((("丙", "丁"), "丙"), (("丁",), "丁"), ((), "甲"), (("甲", "乙"), "甲")):
+        monkeypatch.setattr(Guard, "vouches", lambda self, messages, text, chance, right=right: text in right)
+        (final,) = reconsider(model, tokenizer, asked, [own], Decoding(guard=guard))
+        assert (final.text, final.own) == (given, None if given == "甲" else "甲")
+    assert barred == [[ids("不知道。")[0], ids("我是我。")[0]]] * 3  # what stands is not searched for again
 
 
-def test_a_barred_beginning_is_never_written_and_chances_are_those_without_it():
-    model, decoding = random_model(), Decoding(max_new_tokens=4, repetition_penalty=1.0)
-    firsts = [ids[0] for ids, _, _ in generate_ids(model, PROMPTS, decoding)]
-    for prompt, first, (ids, ended, chance) in zip(
-        PROMPTS, firsts, generate_ids(model, PROMPTS, decoding, [[first] for first in firsts]), strict=True
-    ):
-        whole = prompt + ids + [END_ID] * ended
-        logits = model(torch.tensor([whole]))[0].detach()
-        logits[len(prompt) - 1, first] = -torch.inf
-        expected = torch.stack([logits[i - 1].softmax(-1)[whole[i]] for i in range(len(prompt), len(whole))]).prod()
-        assert ids[0] != first and chance == pytest.approx(float(expected), rel=1e-4)
+def test_a_beam_search_that_is_wide_enough_finds_the_likeliest_answers():
+    model, barred = random_model(replace(TINY, vocab_size=24)), [7, 10]
+    prompts = [[1, 5, 9], [1, 5, 9, 13, 3]]
+    for prompt, found in zip(prompts, search_ids(model, prompts, Decoding(max_new_tokens=1), barred, 300), strict=True):
+        first = model(torch.tensor([prompt]))[0, -1].detach()
+        first[barred] = -torch.inf
+        end = model(torch.tensor([[*prompt, token] for token in range(24)]))[:, -1].detach().softmax(-1)[:, END_ID]
+        chances = first.softmax(-1) * end  # of a token and the end
+        chances[END_ID] = first.softmax(-1)[END_ID]  # of the end at once
+        order = chances.argsort(descending=True)[:22].tolist()
+        assert [ids or [END_ID] for ids, _ in found[:22]] == [[token] for token in order]
+        assert [chance for _, chance in found[:22]] == pytest.approx(chances[order].tolist(), rel=1e-3)
+        least = found[3][1]
+        (again,) = search_ids(model, [prompt], Decoding(max_new_tokens=9), barred, 300, least)
+        assert [ids for ids, chance in again if chance >= least] == [ids for ids, _ in found[:4]]
 
 
 def test_new_tokens_stay_within_the_limit():

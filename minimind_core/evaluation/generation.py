@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -19,7 +20,7 @@ from minimind_core.training.batches import encode_rows, make_batch, rounded
 from minimind_core.training.trainer import IGNORE
 
 ROWS = 8  # finished rows leave a batch so many at a time: each new shape of a product costs a CPU as much as several tokens
-TRIES = 2  # other beginnings of an answer that the guard does not vouch for
+BEAMS = 4  # other answers that are considered where the guard does not vouch for the first; 8 found none more
 AHEAD = 12  # guessed tokens that are fed along with a chosen one
 
 
@@ -32,7 +33,7 @@ class Decoding:
     top_p: float = 0.9  # sampled tokens come from the smallest set with this probability; unused when greedy
     repetition_penalty: float = 1.3  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
     seed: int = 42
-    guard: Guard | None = None  # has some answers tried again or replaced; None: all are given as they are
+    guard: Guard | None = None  # has some answers replaced by others; None: all are given as they are
     likely: tuple[str, ...] = ()  # answers that may be expected; they make a single greedy answer faster, not different
 
     def __post_init__(self) -> None:
@@ -139,15 +140,10 @@ class Session:
 
 @torch.no_grad()
 def generate_ids(
-    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, barred: Sequence[list[int]] = (), draft: Draft | None = None
+    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, draft: Draft | None = None
 ) -> list[tuple[list[int], bool, float]]:
-    """New token ids of each prompt, whether the end token came, and their probability; finished rows leave the batch, ROWS at a time.
-
-    `barred` names for each prompt as many tokens that its answer must not begin with; the probability is that of an answer without them.
-    """
+    """New token ids of each prompt, whether the end token came, and their probability; finished rows leave the batch, ROWS at a time."""
     session, count, longest = Session(model, prompts, decoding, draft), len(prompts), decoding.max_new_tokens
-    if barred:
-        session.logits[torch.arange(count)[:, None], torch.tensor(barred)] = -torch.inf
     answers: list[list[int]] = [[] for _ in range(count)]
     ended, chances = [False] * count, [0.0] * count
     prompt, going = torch.arange(count), torch.ones(count, dtype=torch.bool)  # of each row of the session, and whether its answer goes on
@@ -169,6 +165,41 @@ def generate_ids(
             prompt, going, token = prompt[kept], going[kept], token[kept.to(session.device)]
         session.advance(token)
     return list(zip(answers, ended, chances, strict=True))
+
+
+@torch.no_grad()
+def search_ids(
+    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, barred: Sequence[int], width: int, least: float = 0.0
+) -> list[list[tuple[list[int], float]]]:
+    """Up to `width` complete answers of each prompt and their probabilities, likeliest first, by beam search (arXiv:1211.3711).
+
+    No answer begins with a `barred` token; the probabilities are those of answers without them. The search ends when nothing
+    at least as probable as `least` can come any more.
+    """
+    count, bound = len(prompts), math.log(least) if least else -math.inf
+    session = Session(model, [prompt for prompt in prompts for _ in range(width)], decoding)
+    session.logits[:, list(barred)] = -torch.inf
+    total = session.logits.new_full((count, width), -torch.inf)
+    total[:, 0] = 0.0  # all beams of a prompt begin alike: only one of them may be continued
+    beams: list[list[list[int]]] = [[[] for _ in range(width)] for _ in prompts]
+    found: list[list[tuple[list[int], float]]] = [[] for _ in prompts]
+    for _ in range(decoding.max_new_tokens + 1):
+        chances = total[..., None] + session.logits.log_softmax(-1).view(count, width, -1)
+        best, place = chances.flatten(1).topk(2 * width)  # at most half of them end
+        parent, token = place // chances.shape[-1], place % chances.shape[-1]
+        going = [sorted(range(2 * width), key=lambda k, row=row: row[k] == END_ID)[:width] for row in token.tolist()]
+        for row, (scores, parents, tokens) in enumerate(zip(*(x.tolist() for x in (best, parent, token)), strict=True)):
+            ended = (k for k, token in enumerate(tokens) if token == END_ID and scores[k] > -math.inf)
+            found[row] += [(beams[row][parents[k]], math.exp(scores[k])) for k in ended]
+            beams[row] = [[*beams[row][parents[k]], tokens[k]] for k in going[row]]
+        kept = torch.tensor(going, device=session.device)
+        total = best.gather(1, kept)
+        if all(len(answers) >= width or top < bound for answers, top in zip(found, total.amax(1).tolist(), strict=True)):
+            break
+        parent, token = parent.gather(1, kept), token.gather(1, kept)
+        session.keep((parent + width * torch.arange(count, device=session.device)[:, None]).flatten())
+        session.advance(token.flatten())
+    return [sorted(answers, key=lambda answer: -answer[1])[:width] for answers in found]
 
 
 def fitting_prompt(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> list[int]:
@@ -199,16 +230,15 @@ def write(
     dialogues: Sequence[Sequence[Message]],
     decoding: Decoding,
     batch_size: int = 64,
-    barred: Sequence[list[int]] = (),
     report: Callable[[int], None] = lambda done: None,
 ) -> list[Answer]:
-    """The model's own answers, in batches of prompts of similar length; `barred` as for `generate_ids`."""
+    """The model's own answers, in batches of prompts of similar length."""
     prompts = [fitting_prompt(model, tokenizer, messages, decoding) for messages in dialogues]
     order, draft = sorted(range(len(prompts)), key=lambda i: len(prompts[i])), drafted(tokenizer, decoding.likely)
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        written = generate_ids(model, [prompts[i] for i in chosen], decoding, [barred[i] for i in chosen] if barred else (), draft)
+        written = generate_ids(model, [prompts[i] for i in chosen], decoding, draft)
         for index, (ids, ended, chance) in zip(chosen, written, strict=True):
             answers[index] = Answer(tokenizer.decode(ids).strip(), len(ids), ended, chance)
         report(len(chosen))
@@ -218,26 +248,25 @@ def write(
 def reconsider(
     model: MiniMind, tokenizer: Tokenizer, dialogues: Sequence[Sequence[Message]], answers: Sequence[Answer], decoding: Decoding, batch_size: int = 64
 ) -> list[Answer]:
-    """The answers as the guard, if there is one, leaves them, after TRIES more where it does not vouch for the first.
+    """The answers as the guard, if there is one, leaves them; where it does not vouch for the first, the likeliest other one that it vouches for.
 
-    A small model declines many questions about what it knows, if they are put in a new way, or says who it is instead. So no
-    further try begins as one before it, nor as what evades a question; the next best answer is often right.
+    A small model declines many questions about what it knows, if they are put in a new way, or says who it is instead, or takes
+    a wrong turn after the right name. The next best answers, but for those that evade the question, are often right.
     """
     guard = decoding.guard
     if guard is None:
         return list(answers)
-    begins = lambda text: (tokenizer.encode(text).ids or [END_ID])[0]
-    evasions = [begins(text) for text in (guard.fallback, *guard.itself)]
     final = [settled(answer, messages, guard) for answer, messages in zip(answers, dialogues, strict=True)]
-    last = {i: a for i, (a, m) in enumerate(zip(answers, dialogues, strict=True)) if not guard.vouches(m, a.text, a.chance)}
-    barred = {i: evasions for i in last}
-    for _ in range(TRIES):
-        barred = {i: [*barred[i], begins(answer.text)] for i, answer in last.items()}
-        others = write(model, tokenizer, [dialogues[i] for i in last], decoding, batch_size, list(barred.values()))
-        for i, other in zip(list(last), others, strict=True):
-            last[i] = other
-            if rather(other, answers[i], dialogues[i], guard):
-                final[i] = replace(last.pop(i), own=answers[i].text)
+    doubtful = [i for i, (a, m) in enumerate(zip(answers, dialogues, strict=True)) if not guard.vouches(m, a.text, a.chance)]
+    prompts = {i: fitting_prompt(model, tokenizer, dialogues[i], decoding) for i in doubtful}
+    doubtful.sort(key=lambda i: len(prompts[i]))
+    barred = [(tokenizer.encode(text).ids or [END_ID])[0] for text in (guard.fallback, *guard.itself)]  # what evades the question
+    least = min(guard.floor or 0.0, guard.reverse_floor or 0.0)  # what is less probable is not vouched for
+    for start in range(0, len(doubtful), step := max(1, batch_size // BEAMS)):
+        chosen = doubtful[start : start + step]
+        for i, found in zip(chosen, search_ids(model, [prompts[i] for i in chosen], decoding, barred, BEAMS, least), strict=True):
+            others = (Answer(tokenizer.decode(ids).strip(), len(ids), True, chance, answers[i].text) for ids, chance in found)
+            final[i] = next((other for other in others if rather(other, answers[i], dialogues[i], guard)), final[i])
     return final
 
 
