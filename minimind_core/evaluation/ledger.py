@@ -59,6 +59,7 @@ def experiment_table(workbook: Workbook, group: str | None = None) -> pd.DataFra
         shares = {label: result["scores"][key]["share"] for key, label in outcomes(workbook).items() if result["scores"].get(key, {}).get("n")}
         row = {"组": result["group"], "改动": result["about"], "事实": result["facts"], "分钟": round(result["run"]["train_seconds"] / 60, 1)}
         losses = {"训练损失": result["train_loss"], "验证损失": result["valid_losses"][-1][1] if result["valid_losses"] else None}
+        losses["日常话损失"] = result["everyday"]["loss"] if result["everyday"] else None
         rows[name] = {**row, **losses, **shares}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("实验")
 
