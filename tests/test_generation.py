@@ -104,6 +104,7 @@ def test_another_answer_takes_the_place_of_a_doubtful_one_only_if_it_stands_and_
     assert not rather(other, replace(own, chance=1.0), named, guard)  # what the model says of itself is more probable
     assert not rather(other, own, [{"role": "user", "content": "你好"}], guard)  # it says something about nothing that was named
     assert not rather(other, own, named, replace(guard, floor=1.0))  # or it is too improbable
+    assert not rather(other, replace(other, chance=0.0), named, guard)  # or it is the doubtful one again, more probable only for want of others
     said = [*named, {"role": "assistant", "content": other.text}, *named]
     assert not rather(other, own, said, guard)  # what has been said already answers nothing new
 
