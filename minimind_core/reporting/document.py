@@ -20,7 +20,7 @@ from minimind_core.evaluation.confidence import confidence_file
 from minimind_core.evaluation.generation import Decoding
 from minimind_core.evaluation.quiz import read_quiz
 from minimind_core.evaluation.scoring import asked, better_by_lookup, load_results, score_columns
-from minimind_core.evaluation.suites import suite_labels
+from minimind_core.evaluation.suites import SUITES, suite_labels
 from minimind_core.files import replacing, write_json
 from minimind_core.modeling.fused import LoraProduct
 from minimind_core.reporting import figures
@@ -75,7 +75,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
     metrics = read_metrics(run_folder(workbook, run) / "metrics.csv")
     validated = [row for row in metrics if row["valid_loss"]]
     picks = [validated[round(i * (len(validated) - 1) / 8)] for i in range(9)] if len(validated) > 9 else validated
-    music, topic = ("music_held_out",), workbook.persona.topic
+    topic, music = workbook.persona.topic, [suite for suite in SUITES if suite.startswith("music_")]
     return {
         "persona": {"name": workbook.persona.name, "scope": workbook.persona.scope, "topic": workbook.persona.topic},
         "team": workbook.persona.team, "members": list(workbook.members), "course": workbook.course,
@@ -87,7 +87,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "lost": [suite_labels(topic)[suite] for suite in better_by_lookup(results, run)], "details": result["details"],
         "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
-        "music": examples(result, music, True, 6), "mistakes": examples(result, music, False, 5),
+        "music": examples(result, ("music_held_out",), True, 6), "mistakes": examples(result, music, False, 2)[:6],
         "refusals": examples(result, ("refusal",), True, 3) + examples(result, ("refusal",), False, 3),
         "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
         "decoding": dataclasses.asdict(Decoding()), "code": inspect.getsource(LoraProduct),
