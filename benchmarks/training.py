@@ -4,7 +4,8 @@
 
 Every contender trains on the same rows in a process of its own; speed is counted in useful (non-padding) tokens. (a) is our
 own network in the stock settings (float32, rows padded to 512, file order, q and o, rank 8), because MiniMind's trainer needs
-its own files; (b) needs `pip install trl datasets peft`. Writes report/results/benchmark_training.json.
+its own files; (b) needs `pip install trl datasets peft`. Runs where training would (CUDA, MPS or the CPU). Writes
+report/results/benchmark_training.json, on a CUDA device benchmark_training_cuda.json, with the time of the whole default training.
 """
 
 from __future__ import annotations
@@ -24,44 +25,46 @@ import torch.nn.functional as F
 
 from minimind_core.config import PROFILES, STOCK_LORA, LoraConfig, load_workbook
 from minimind_core.conversations.schema import Conversation, read_conversations
-from minimind_core.devices import fast_bfloat16, lower_frozen
+from minimind_core.devices import choose_device, fast_bfloat16, lower_frozen
 from minimind_core.files import write_json
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import add_lora
 from minimind_core.training.batches import ConversationBatches, encode_rows, make_batch
 from minimind_core.training.trainer import train
 
+DEVICE = choose_device()
 ROWS, PADDED, STOCK_BATCH, PACKED, PACKS = 2048, 512, 32, 1024, 4
 
 
-def rows() -> list[Conversation]:
-    """The first rows of the training file."""
-    return read_conversations(load_workbook().dataset / "train.jsonl")[:ROWS]
+def rows(most: int | None = ROWS) -> list[Conversation]:
+    """The first rows of the training file, or all."""
+    return read_conversations(load_workbook().dataset / "train.jsonl")[:most]
 
 
 def stock() -> Iterator[int]:
     """(a): every row padded to 512, all logits, float32; yields useful tokens."""
     model, tokenizer = load_base(load_workbook().base)
-    add_lora(model, STOCK_LORA)
+    add_lora(model, STOCK_LORA).to(DEVICE)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     encoded = encode_rows(rows(), tokenizer)
     for start in range(0, len(encoded) - STOCK_BATCH + 1, STOCK_BATCH):
         batch = make_batch(encoded[start : start + STOCK_BATCH], 0)
         room = PADDED - batch.tokens.shape[1]
-        tokens, labels = F.pad(batch.tokens, (0, room)), F.pad(batch.labels, (0, room), value=-100)
+        tokens, labels = F.pad(batch.tokens, (0, room)).to(DEVICE), F.pad(batch.labels, (0, room), value=-100).to(DEVICE)
         loss = F.cross_entropy(model(tokens).flatten(0, 1), labels.flatten(), ignore_index=-100)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        loss.item()  # waits for the device
         yield int((batch.tokens != 0).sum())
 
 
-def ours(lora: LoraConfig, tokens_per_step: int = PROFILES["default"].tokens_per_step) -> Iterator[int]:
+def ours(lora: LoraConfig, tokens_per_step: int = PROFILES["default"].tokens_per_step, most: int | None = ROWS, epochs: int = 20) -> Iterator[int]:
     """(c): this workbook's trainer as `minimind train` runs it."""
     model, tokenizer = load_base(load_workbook().base)
-    lower_frozen(add_lora(model, lora))
+    lower_frozen(add_lora(model, lora).to(DEVICE))
     profile = PROFILES["default"]
-    source = ConversationBatches(encode_rows(rows(), tokenizer), 20, tokens_per_step, 42)
+    source = ConversationBatches(encode_rows(rows(most), tokenizer), epochs, tokens_per_step, 42)
     whole = [sum(len(source.rows[i].ids) for i in step) for step in source.steps]  # the shared beginning counts for every row, as for the others
     for record in train(model, source, replace(profile.train, validate_every=10**9)):
         yield whole[record.step - 1]
@@ -75,7 +78,7 @@ def trl() -> Iterator[int]:
     from trl import SFTConfig, SFTTrainer
 
     base, steps = str(load_workbook().base), []
-    bf16 = fast_bfloat16("cpu")
+    bf16 = fast_bfloat16(DEVICE.type)
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: object, **__: object) -> None:
@@ -89,7 +92,7 @@ def trl() -> Iterator[int]:
             peft_config=PeftConfig(r=8, lora_alpha=8, target_modules=["q_proj", "o_proj"], task_type="CAUSAL_LM"),
             args=SFTConfig(
                 output_dir=folder, per_device_train_batch_size=PACKS, max_length=PACKED, packing=True, max_steps=SECONDS_STEPS,
-                bf16=bf16, use_cpu=True, report_to=[], logging_steps=10**6, save_strategy="no",
+                bf16=bf16, use_cpu=DEVICE.type == "cpu", report_to=[], logging_steps=10**6, save_strategy="no",
                 learning_rate=1e-4, disable_tqdm=True, gradient_checkpointing=False,
             ),
             callbacks=[Clock()],
@@ -106,16 +109,19 @@ CONTENDERS = {
     "stock": stock, "trl_packed": trl, "ours_q_o_rank8": lambda: ours(STOCK_LORA),
     "ours_q_o_rank8_trl_steps": lambda: ours(STOCK_LORA, PACKS * PACKED), "ours_default": lambda: ours(PROFILES["default"].lora),
 }  # fmt: skip
+if DEVICE.type == "cuda":  # the whole default training, which takes minutes on a CPU
+    CONTENDERS["ours_default_whole"] = lambda: ours(PROFILES["default"].lora, most=None, epochs=PROFILES["default"].epochs)
 
 
 def matmul_rate() -> float:
     """Multiply-adds of large matrices this process manages, in GFLOP/s, in the precision that training uses."""
-    dtype = torch.bfloat16 if fast_bfloat16("cpu") else torch.float32
-    a, b = torch.randn(2048, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
-    a @ b
+    dtype = torch.bfloat16 if fast_bfloat16(DEVICE.type) else torch.float32
+    a, b = (torch.randn(2048, 2048, dtype=dtype, device=DEVICE) for _ in range(2))
+    (a @ b)[0, 0].item()
     started = time.perf_counter()
     for _ in range(8):
-        a @ b
+        c = a @ b
+    c[0, 0].item()  # waits for the device
     return 8 * 2 * 2048**3 / (time.perf_counter() - started) / 1e9
 
 
@@ -126,14 +132,15 @@ def measure(name: str, seconds: float) -> dict:
         if started:
             tokens, steps = tokens + useful, steps + 1
         started = started or time.perf_counter()
-        if time.perf_counter() - started > seconds:
+        if time.perf_counter() - started > seconds and name != "ours_default_whole":
             break
     elapsed = time.perf_counter() - started
     if TRL_TIMES:
         elapsed, steps = TRL_TIMES[-1] - TRL_TIMES[0], len(TRL_TIMES) - 1
         tokens = steps * PACKS * PACKED
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"tokens_per_second": tokens / elapsed, "steps": steps, "peak_mib": peak}
+    found = {"tokens_per_second": tokens / elapsed, "steps": steps, "seconds": elapsed, "peak_mib": peak}
+    return found | ({"device_peak_mib": torch.cuda.max_memory_allocated() / 2**20} if DEVICE.type == "cuda" else {})
 
 
 def main() -> None:
@@ -156,7 +163,10 @@ def main() -> None:
     found["ours_q_o_over_trl_packed"] = speed("ours_q_o_rank8") / speed("trl_packed")
     found["ours_q_o_over_trl_packed_same_steps"] = speed("ours_q_o_rank8_trl_steps") / speed("trl_packed")
     found["ours_default_share_of_matmul"] = speed("ours_default") * 4 * 25_829_888 / found["matmul_gflops"] / 1e9
-    write_json(load_workbook().results / "benchmark_training.json", found)
+    name = "benchmark_training"
+    if DEVICE.type == "cuda":
+        name, found["device"] = f"{name}_cuda", torch.cuda.get_device_name()
+    write_json(load_workbook().results / f"{name}.json", found)
 
 
 if __name__ == "__main__":

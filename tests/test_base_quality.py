@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from minimind_core.conversations.doctor import FOREIGN
 from minimind_core.conversations.schema import dialogue
 from minimind_core.evaluation import base_quality
-from minimind_core.evaluation.generation import confident_shares
 from minimind_core.evaluation.metrics import mcnemar
 from minimind_core.evaluation.retrieval import Lookup
+from minimind_core.evaluation.scoring import confident_shares
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.tokenizer import PAD
 from minimind_core.training import pretraining

@@ -11,13 +11,11 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from minimind_core.conversations.schema import Conversation
 from minimind_core.evaluation.drafting import Draft, drafted
 from minimind_core.evaluation.guard import Guard
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, Message, encode_prompt, shared_prefix
-from minimind_core.training.batches import encode_rows, make_batch, rounded
-from minimind_core.training.trainer import IGNORE
+from minimind_core.training.batches import rounded
 
 ROWS = 8  # finished rows leave a batch so many at a time: each new shape of a product costs a CPU as much as several tokens
 BEAMS = 4  # other answers that are considered where the guard does not vouch for the first; 8 found none more
@@ -298,18 +296,3 @@ def stream(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], d
         ids.append(int(token))
         yield tokenizer.decode(ids).rstrip("\ufffd")
         session.advance(token)
-
-
-@torch.no_grad()
-def confident_shares(model: MiniMind, tokenizer: Tokenizer, rows: Sequence[Conversation], batch_size: int = 32) -> list[float]:
-    """Of each conversation's answer tokens the share with a probability above one half: what greedy decoding will find."""
-    encoded = encode_rows(rows, tokenizer)
-    shares: list[float] = []
-    for start in range(0, len(encoded), batch_size):
-        batch = make_batch(encoded[start : start + batch_size], 0)
-        labels = batch.labels.to(model.device)
-        logits = model(batch.tokens.to(model.device))
-        chance = logits.float().softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-        learned = labels != IGNORE
-        shares += (((chance > 0.5) & learned).sum(1) / learned.sum(1)).tolist()
-    return shares

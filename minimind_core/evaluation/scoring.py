@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
@@ -17,7 +18,7 @@ from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.confidence import careful
-from minimind_core.evaluation.generation import confident_shares, reconsider, settled
+from minimind_core.evaluation.generation import reconsider, settled
 from minimind_core.evaluation.guard import plain_guard
 from minimind_core.evaluation.metrics import mcnemar
 from minimind_core.evaluation.retrieval import Lookup
@@ -26,7 +27,7 @@ from minimind_core.files import write_json
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.training.batches import encode_rows, make_batch
 from minimind_core.training.runs import load_run, run_folder
-from minimind_core.training.trainer import mean_loss
+from minimind_core.training.trainer import IGNORE, mean_loss
 
 
 def results_file(workbook: Workbook, name: str) -> Path:
@@ -83,6 +84,21 @@ def not_learned(model: MiniMind, tokenizer: Tokenizer, suites: dict[str, list[Co
     shares = confident_shares(model, tokenizer, list(missed.values()))
     found = [{"subject": s, "attribute": a, "confident": share} for (s, a), share in zip(missed, shares, strict=True)]
     return sorted(found, key=lambda item: item["confident"])
+
+
+@torch.no_grad()
+def confident_shares(model: MiniMind, tokenizer: Tokenizer, rows: Sequence[Conversation], batch_size: int = 32) -> list[float]:
+    """Of each conversation's answer tokens the share with a probability above one half: what greedy decoding will find."""
+    encoded = encode_rows(rows, tokenizer)
+    shares: list[float] = []
+    for start in range(0, len(encoded), batch_size):
+        batch = make_batch(encoded[start : start + batch_size], 0)
+        labels = batch.labels.to(model.device)
+        logits = model(batch.tokens.to(model.device))
+        chance = logits.float().softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+        learned = labels != IGNORE
+        shares += (((chance > 0.5) & learned).sum(1) / learned.sum(1)).tolist()
+    return shares
 
 
 def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, dict[str, float]]:
