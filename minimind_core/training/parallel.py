@@ -30,6 +30,7 @@ def process_group(device: str | None = None) -> Iterator[str]:
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
+        wait_for_all()  # gloo's threads let go of the last gradients meanwhile; a process that ended before they had was aborted
     finally:
         dist.destroy_process_group()
 
