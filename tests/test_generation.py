@@ -139,6 +139,11 @@ def test_a_beam_search_that_is_wide_enough_finds_the_likeliest_answers():
         assert [ids for ids, chance in again if chance >= least] == [ids for ids, _ in found[:4]]
 
 
+def test_a_beam_search_never_goes_beyond_the_rotary_table():
+    model = random_model(replace(TINY, vocab_size=24, max_positions=12))
+    assert all(len(ids) <= 4 for ids, _ in search_ids(model, [[1, 5, 9, 3, 8, 4, 6, 7]], Decoding(max_new_tokens=4), [7], 2)[0])
+
+
 def test_new_tokens_stay_within_the_limit():
     for ids, ended, _ in generate_ids(random_model(), PROMPTS, Decoding(max_new_tokens=3)):
         assert len(ids) <= 3 and (ended or len(ids) == 3)

@@ -181,7 +181,7 @@ def search_ids(
     total[:, 0] = 0.0  # all beams of a prompt begin alike: only one of them may be continued
     beams: list[list[list[int]]] = [[[] for _ in range(width)] for _ in prompts]
     found: list[list[tuple[list[int], float]]] = [[] for _ in prompts]
-    for _ in range(decoding.max_new_tokens + 1):
+    for step in range(decoding.max_new_tokens + 1):
         chances = total[..., None] + session.logits.log_softmax(-1).view(count, width, -1)
         best, place = chances.flatten(1).topk(2 * width)  # at most half of them end
         parent, token = place // chances.shape[-1], place % chances.shape[-1]
@@ -192,7 +192,9 @@ def search_ids(
             beams[row] = [[*beams[row][parents[k]], tokens[k]] for k in going[row]]
         kept = torch.tensor(going, device=session.device)
         total = best.gather(1, kept)
-        if all(len(answers) >= width or top < bound for answers, top in zip(found, total.amax(1).tolist(), strict=True)):
+        if step == decoding.max_new_tokens or all(
+            len(answers) >= width or top < bound for answers, top in zip(found, total.amax(1).tolist(), strict=True)
+        ):
             break
         parent, token = parent.gather(1, kept), token.gather(1, kept)
         session.keep((parent + width * torch.arange(count, device=session.device)[:, None]).flatten())
