@@ -61,6 +61,13 @@ def test_every_verb_has_help(capsys):
         assert stopped.value.code == 0 and "--help" in capsys.readouterr().out
 
 
+def test_a_reader_who_leaves_early_is_no_error(project):
+    command = [sys.executable, "-m", "minimind_core.cli", "--root", str(project), "experiments"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 1
+
+
 def test_train_writes_a_whole_run_folder_twice_the_same(trained):
     folder = trained / "runs" / "main"
     first = (folder / "adapter.safetensors").read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -116,7 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; problems that the user can mend are printed in one line, exit status 2."""
     arguments = build_parser().parse_args(argv)
     try:
-        return arguments.function(load_workbook(arguments.root), arguments)
+        status = arguments.function(load_workbook(arguments.root), arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `minimind ... | head` has read enough; what is left to say at exit goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except WorkbookError as error:
         print(f"错误：{error}", file=sys.stderr)
         return 2
