@@ -177,6 +177,15 @@ def test_a_run_that_was_never_calibrated_says_what_it_thinks(workbook):
     assert confidence.careful(workbook, "other", Decoding(max_new_tokens=5)).guard is None
 
 
+def test_only_what_is_like_a_taught_question_about_the_model_asks_about_it(workbook, asked):
+    asked(lambda n, row: statement(row, 0.9))
+    guard = confidence.careful(workbook, "main").guard
+    about_itself = lambda question: guard.asks_about_itself([{"role": "user", "content": question}])
+    assert all(map(about_itself, ("你是谁？", "那个，你到底是谁啊", "WHO are you")))
+    assert not any(map(about_itself, ("周杰伦的出生日期是什么？", "怎么做红烧肉", "？", "xyzzy")))
+    assert guard.likeness("你叫什么名字？") == pytest.approx(1.0)
+
+
 def test_facts_and_wordings_are_read_again_only_when_they_change(workbook):
     first = confidence.careful(workbook, "other").likely
     assert confidence.careful(workbook, "other").likely is first

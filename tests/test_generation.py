@@ -5,8 +5,9 @@ import torch
 from conftest import TINY, random_model
 
 from minimind_core.evaluation import generation
+from minimind_core.evaluation.decoding import choose, generate_ids, search_ids
 from minimind_core.evaluation.drafting import Draft, drafted
-from minimind_core.evaluation.generation import Answer, Decoding, choose, generate, generate_ids, rather, reconsider, search_ids, stream
+from minimind_core.evaluation.generation import Answer, Decoding, generate, rather, reconsider, stream
 from minimind_core.evaluation.guard import Guard
 from minimind_core.modeling.tokenizer import END_ID
 
@@ -120,6 +121,27 @@ def test_the_likeliest_answer_that_the_guard_vouches_for_is_given_instead_of_one
         (final,) = reconsider(model, tokenizer, asked, [own], Decoding(guard=guard))
         assert (final.text, final.own) == (given, None if given == "甲" else "甲")
     assert barred == [[ids("不知道。")[0], ids("我是我。")[0]]] * 3  # what stands is not searched for again
+
+
+def test_a_question_like_a_taught_one_about_the_model_is_answered_so_rather_than_declined(tokenizer, monkeypatch):
+    model, asked = random_model(), [[{"role": "user", "content": "早"}]]
+    guard = Guard("不知道。", {}, itself=("我是我。",), likeness=lambda question: float(question == "早"))
+    declined, ids = Answer("不知道。", 1, True, 0.8), lambda text: tokenizer.encode(text).ids
+    searched: list[list[int]] = []
+
+    def final(own: Answer, guard: Guard, chance: float) -> str:
+        found = [(ids("乙"), 0.9), (ids("我是我。"), chance)]
+        monkeypatch.setattr(
+            generation, "search_ids", lambda model, prompts, decoding, first, *rest: searched.append(first) or [found for _ in prompts]
+        )
+        return reconsider(model, tokenizer, asked, [own], Decoding(guard=guard))[0].text
+
+    enough = generation.INTRODUCTION / (1 - declined.chance)  # the search knows no declining, the first answer does
+    assert final(declined, guard, enough * 1.01) == "我是我。" and final(declined, guard, enough * 0.99) == "不知道。"
+    assert searched[:2] == [[ids("不知道。")[0], ids("我是我。")[0]], [ids("不知道。")[0]]]  # a statement that stands comes first
+    assert final(declined, replace(guard, likeness=lambda question: 0.0), 1.0) == final(declined, replace(guard, likeness=None), 1.0) == "不知道。"
+    searched.clear()
+    assert final(Answer("我是我。", 3, True, 0.9), guard, 1.0) == "我是我。" and not searched  # asked who it is and said so
 
 
 def test_a_beam_search_that_is_wide_enough_finds_the_likeliest_answers():

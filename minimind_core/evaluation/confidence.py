@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from minimind_core.config import Workbook
+from minimind_core.conversations.identity import INTENTS, identity_questions
 from minimind_core.conversations.mixing import dataset_file, taught_answers
 from minimind_core.conversations.questions import load_carriers
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.evaluation.generation import Decoding, generate
 from minimind_core.evaluation.guard import Guard, plain_guard
+from minimind_core.evaluation.metrics import normalize
+from minimind_core.evaluation.retrieval import Lookup
 from minimind_core.evaluation.suites import grade_all
 from minimind_core.files import write_json
 from minimind_core.training.runs import load_run, run_folder
@@ -83,7 +86,9 @@ def spoken(rows: Sequence[Conversation]) -> list[Conversation]:
 @lru_cache(maxsize=4)
 def taught(workbook: Workbook, *changed: tuple[int, ...]) -> tuple[Guard, tuple[str, ...]]:
     """The guard without floors and the taught answers, read once for all questions until one of the files they stand in is changed."""
-    return plain_guard(workbook), taught_answers(workbook)
+    about_itself = [question for intent in INTENTS for question in identity_questions(intent, False)]
+    lookup = Lookup([dialogue(normalize(question), "我") for question in about_itself])
+    return replace(plain_guard(workbook), likeness=lambda question: lookup.nearest(normalize(question))[1]), taught_answers(workbook)
 
 
 def careful(workbook: Workbook, name: str, decoding: Decoding | None = None) -> Decoding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -18,6 +18,7 @@ from minimind_core.modeling.tokenizer import Message
 
 MARK = re.compile(r"(\{[a-z]\})")
 JOINS = re.compile("的(?=[一-鿿])|是")
+ALIKE = 0.35  # likeness from which a question is taken for one about the model itself
 NAME = r"《[^》]*》|[^《》]+?"  # a title whole, whatever stands in it
 
 
@@ -49,6 +50,7 @@ class Guard:
     reverse_floor: float | None = None  # the same where the question names the value and not the subject
     least: float = 0.0  # least probability of an answer that states nothing
     itself: tuple[str, ...] = ()  # what the model says of itself
+    likeness: Callable[[str], float] | None = None  # how much a question is like the most similar taught one about the model itself, 0 to 1
 
     def stated(self, answer: str) -> tuple[str, str, frozenset[str]] | None:
         """Subject and value of a statement, and the texts that ask for it; None for anything else."""
@@ -78,6 +80,10 @@ class Guard:
         if not any(cue in question for cue in asking):
             return ""
         return next((part for part, name in zip(("subject", "value"), named, strict=True) if self.names(dialogue, name)), "")
+
+    def asks_about_itself(self, messages: Sequence[Message]) -> bool:
+        """Whether the last question is much like a taught one about the model itself."""
+        return self.likeness is not None and self.likeness(messages[-1]["content"]) >= ALIKE
 
     def vouches(self, messages: Sequence[Message], answer: str, chance: float) -> bool:
         """Whether an answer of this probability is a statement that stands."""

@@ -27,6 +27,7 @@ class Lookup:
         counted = [grams(context(row)) for row in rows]
         found = Counter(gram for counts in counted for gram in counts)
         self.rarity = {gram: float(np.log((1 + len(rows)) / (1 + n)) + 1) for gram, n in found.items()}
+        self.unknown = float(np.log(1 + len(rows)) + 1)
         entries: dict[str, list[tuple[int, float]]] = {}
         for index, counts in enumerate(counted):
             weights = self.weigh(counts)
@@ -35,10 +36,10 @@ class Lookup:
         self.postings = {gram: (np.array([i for i, _ in pairs]), np.array([w for _, w in pairs])) for gram, pairs in entries.items()}
 
     def weigh(self, counts: Counter[str]) -> dict[str, float]:
-        """Unit-length TF-IDF weights of the known n-grams."""
-        weights = {gram: (1 + np.log(n)) * self.rarity[gram] for gram, n in counts.items() if gram in self.rarity}
+        """TF-IDF weights of the known n-grams; with the unknown ones, which count as the rarest, they would be of unit length."""
+        weights = {gram: (1 + np.log(n)) * self.rarity.get(gram, self.unknown) for gram, n in counts.items()}
         norm = float(np.sqrt(sum(w * w for w in weights.values()))) or 1.0
-        return {gram: weight / norm for gram, weight in weights.items()}
+        return {gram: weight / norm for gram, weight in weights.items() if gram in self.rarity}
 
     def nearest(self, question: str) -> tuple[int, float]:
         """Index of the row whose question is most similar, and the cosine of the two."""

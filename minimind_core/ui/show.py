@@ -19,13 +19,13 @@ from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import read_conversations
 from minimind_core.evaluation.confidence import careful
 from minimind_core.evaluation.generation import Decoding, generate
+from minimind_core.evaluation.guard import ALIKE
 from minimind_core.evaluation.metrics import is_right
 from minimind_core.evaluation.retrieval import Lookup
 from minimind_core.files import write_text
 from minimind_core.ui.widgets import ChatPanel, Panel
 
 COLUMNS = ("time", "asked_by", "question", "run", "answer", "fact", "matches", "verdict")
-ABOUT_ITSELF = 0.7  # similarity to an identity question from which a question is taken for one
 VERDICTS = {"对": "success", "部分对": "warning", "错": "danger"}
 
 
@@ -100,7 +100,7 @@ class ClassShow(ChatPanel):
         fact = self.facts.get((meta.get("subject", ""), meta.get("attribute", "")))
         if fact is not None and any(name.strip("《》") in question for name in (fact.subject, fact.value)):
             return Basis(fact, reverse=meta["way"] == "reverse")
-        return Basis(None, identity=self.nearest("identity", question, ABOUT_ITSELF).get("expected", ""))
+        return Basis(None, identity=self.nearest("identity", question, ALIKE).get("expected", ""))
 
     def decoding(self, run: str) -> Decoding:
         """What the controls say."""
