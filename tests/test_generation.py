@@ -125,7 +125,7 @@ def test_the_likeliest_answer_that_the_guard_vouches_for_is_given_instead_of_one
 
 def test_a_question_like_a_taught_one_about_the_model_is_answered_so_rather_than_declined(tokenizer, monkeypatch):
     model, asked = random_model(), [[{"role": "user", "content": "早"}]]
-    guard = Guard("不知道。", {}, itself=("我是我。",), likeness=lambda question: float(question == "早"))
+    guard = Guard("不知道。", {}, itself=("我是我。",), likeness=lambda question: (float(question == "早"), 0.2))
     declined, ids = Answer("不知道。", 1, True, 0.8), lambda text: tokenizer.encode(text).ids
     searched: list[list[int]] = []
 
@@ -139,7 +139,11 @@ def test_a_question_like_a_taught_one_about_the_model_is_answered_so_rather_than
     enough = generation.INTRODUCTION / (1 - declined.chance)  # the search knows no declining, the first answer does
     assert final(declined, guard, enough * 1.01) == "我是我。" and final(declined, guard, enough * 0.99) == "不知道。"
     assert searched[:2] == [[ids("不知道。")[0], ids("我是我。")[0]], [ids("不知道。")[0]]]  # a statement that stands comes first
-    assert final(declined, replace(guard, likeness=lambda question: 0.0), 1.0) == final(declined, replace(guard, likeness=None), 1.0) == "不知道。"
+    assert (
+        final(declined, replace(guard, likeness=lambda question: (0.2, 0.0)), 1.0)
+        == final(declined, replace(guard, likeness=None), 1.0)
+        == "不知道。"
+    )
     searched.clear()
     assert final(Answer("我是我。", 3, True, 0.9), guard, 1.0) == "我是我。" and not searched  # asked who it is and said so
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import count
 
 from minimind_core.collection.facts import Fact
@@ -23,6 +23,13 @@ FACTS_FOR_ONE = 60  # with fewer facts than twice this, each unknown attribute i
 SUBJECTS = 3, 5  # known people, and works, for which the test asks each unknown attribute
 
 
+def off_topic(subjects: Collection[str]) -> tuple[list[str], list[str]]:
+    """Questions about other things, to be taught and kept for the test, without those that name a subject of the facts."""
+    elsewhere = lambda key: [question for question in identity.tables("unknown")[key] if not any(subject in question for subject in subjects)]
+    taught, reserved = identity.held_out_part(elsewhere("off_topic"))
+    return taught, reserved + elsewhere("off_topic_test")
+
+
 class Unknown:
     """What a table of facts does not know, and the questions about it."""
 
@@ -40,10 +47,6 @@ class Unknown:
     def unseen(self, items: Sequence[str]) -> list[str]:
         """Those of the items that no fact names."""
         return [item for item in items if item.strip("《》") not in self.named]
-
-    def elsewhere(self, questions: Sequence[str]) -> list[str]:
-        """Those of the questions that ask about no subject of the facts."""
-        return [question for question in questions if not any(subject in question for subject in self.subjects)]
 
     def recombined(self, known: Sequence[str]) -> str:
         """The beginning of one known name and the end of another: nearly known, and so the hardest to tell apart."""
@@ -86,9 +89,9 @@ class Unknown:
             invented = self.invented(identity.invented_title, self.works, TITLES, reserved + held_out)
             pools["title"] = taught + invented, held_out + reserved
             pools["work_attribute"] = self.attributes("work_attribute")
-        taught, reserved = part(self.elsewhere(names["off_topic"]))
+        taught, reserved = off_topic(self.subjects)
         most = max(OFF_TOPIC[0], OFF_TOPIC[1] * self.facts)
-        pools["off_topic"] = self.rng.sample(taught, min(most, len(taught))), reserved + self.elsewhere(names["off_topic_test"])
+        pools["off_topic"] = self.rng.sample(taught, min(most, len(taught))), reserved
         return pools
 
     def questions(self, reason: str, item: str, split: str) -> list[str]:

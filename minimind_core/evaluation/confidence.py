@@ -10,11 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.identity import INTENTS, identity_questions
 from minimind_core.conversations.mixing import dataset_file, taught_answers
 from minimind_core.conversations.questions import load_carriers
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
+from minimind_core.conversations.unknown import off_topic
 from minimind_core.evaluation.generation import Decoding, generate
 from minimind_core.evaluation.guard import Guard, plain_guard
 from minimind_core.evaluation.metrics import normalize
@@ -87,8 +91,14 @@ def spoken(rows: Sequence[Conversation]) -> list[Conversation]:
 def taught(workbook: Workbook, *changed: tuple[int, ...]) -> tuple[Guard, tuple[str, ...]]:
     """The guard without floors and the taught answers, read once for all questions until one of the files they stand in is changed."""
     about_itself = [question for intent in INTENTS for question in identity_questions(intent, False)]
-    lookup = Lookup([dialogue(normalize(question), "我") for question in about_itself])
-    return replace(plain_guard(workbook), likeness=lambda question: lookup.nearest(normalize(question))[1]), taught_answers(workbook)
+    others = off_topic({fact.subject for fact in read_facts(workbook.facts)})[0]
+    lookup = Lookup([dialogue(normalize(question), "…") for question in (*about_itself, *others)])
+
+    def likeness(question: str) -> tuple[float, float]:
+        itself, other = np.split(lookup.cosines(normalize(question)), [len(about_itself)])
+        return float(itself.max()), float(other.max())
+
+    return replace(plain_guard(workbook), likeness=likeness), taught_answers(workbook)
 
 
 def careful(workbook: Workbook, name: str, decoding: Decoding | None = None) -> Decoding:

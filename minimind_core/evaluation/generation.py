@@ -114,7 +114,7 @@ def reconsider(
 def rather(other: Answer, answer: Answer, messages: Sequence[Message], guard: Guard) -> bool:
     """Whether another answer is better than a doubtful one: news that the guard vouches for, and as probable as what is said of itself."""
     said = {answer.text, *(message["content"] for message in messages if message["role"] == "assistant")}
-    of_itself = answer.text != guard.fallback and guard.about(messages, answer.text) is None
+    of_itself = answer.text != guard.fallback and guard.about(messages, answer.text) is None and not guard.misplaced(messages, answer.text)
     likely = other.chance >= answer.chance or not of_itself
     return likely and other.text not in said and guard.vouches(messages, other.text, other.chance)
 

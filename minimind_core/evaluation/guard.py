@@ -18,7 +18,8 @@ from minimind_core.modeling.tokenizer import Message
 
 MARK = re.compile(r"(\{[a-z]\})")
 JOINS = re.compile("的(?=[一-鿿])|是")
-ALIKE = 0.35  # likeness from which a question is taken for one about the model itself
+ALIKE = 0.35  # likeness from which a question is taken for one about the model itself, unless it is more like others
+UNLIKE = 1.5  # so many times as much like others it is taken for one of those
 NAME = r"《[^》]*》|[^《》]+?"  # a title whole, whatever stands in it
 
 
@@ -50,7 +51,8 @@ class Guard:
     reverse_floor: float | None = None  # the same where the question names the value and not the subject
     least: float = 0.0  # least probability of an answer that states nothing
     itself: tuple[str, ...] = ()  # what the model says of itself
-    likeness: Callable[[str], float] | None = None  # how much a question is like the most similar taught one about the model itself, 0 to 1
+    # how much a question is like the most similar taught one about the model itself, and like one on another topic, each 0 to 1
+    likeness: Callable[[str], tuple[float, float]] | None = None
 
     def stated(self, answer: str) -> tuple[str, str, frozenset[str]] | None:
         """Subject and value of a statement, and the texts that ask for it; None for anything else."""
@@ -83,7 +85,15 @@ class Guard:
 
     def asks_about_itself(self, messages: Sequence[Message]) -> bool:
         """Whether the last question is much like a taught one about the model itself."""
-        return self.likeness is not None and self.likeness(messages[-1]["content"]) >= ALIKE
+        itself, other = self.likeness(messages[-1]["content"]) if self.likeness else (0.0, 0.0)
+        return itself >= max(ALIKE, other)
+
+    def misplaced(self, messages: Sequence[Message], answer: str) -> bool:
+        """Whether an answer is about the model itself where the last question is much more like one on another topic."""
+        if self.likeness is None or answer not in self.itself:
+            return False
+        itself, other = self.likeness(messages[-1]["content"])
+        return other > UNLIKE * itself
 
     def vouches(self, messages: Sequence[Message], answer: str, chance: float) -> bool:
         """Whether an answer of this probability is a statement that stands."""
@@ -92,8 +102,10 @@ class Guard:
         return bool(about) and (floor is None or chance >= floor)
 
     def passes(self, messages: Sequence[Message], answer: str, chance: float) -> bool:
-        """Whether an answer of this probability may be given as it is: a statement that stands, or another answer that is no babble."""
-        return chance >= self.least if self.about(messages, answer) is None else self.vouches(messages, answer, chance)
+        """Whether an answer of this probability may be given as it is: a statement that stands, or another answer in its place that is no babble."""
+        if self.about(messages, answer) is None:
+            return chance >= self.least and not self.misplaced(messages, answer)
+        return self.vouches(messages, answer, chance)
 
 
 def cues(forms: Iterable[str]) -> frozenset[str]:

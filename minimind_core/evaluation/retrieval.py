@@ -41,12 +41,17 @@ class Lookup:
         norm = float(np.sqrt(sum(w * w for w in weights.values()))) or 1.0
         return {gram: weight / norm for gram, weight in weights.items() if gram in self.rarity}
 
-    def nearest(self, question: str) -> tuple[int, float]:
-        """Index of the row whose question is most similar, and the cosine of the two."""
+    def cosines(self, question: str) -> np.ndarray:
+        """The question's cosine with each row's."""
         scores = np.zeros(len(self.answers))
         for gram, weight in self.weigh(grams(question)).items():
             indices, weights = self.postings[gram]
             scores[indices] += weight * weights
+        return scores
+
+    def nearest(self, question: str) -> tuple[int, float]:
+        """Index of the row whose question is most similar, and the cosine of the two."""
+        scores = self.cosines(question)
         return int(scores.argmax()), float(scores.max())
 
     def answer(self, row: Conversation) -> Answer:
