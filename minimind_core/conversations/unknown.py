@@ -30,6 +30,11 @@ def off_topic(subjects: Collection[str]) -> tuple[list[str], list[str]]:
     return taught, reserved + elsewhere("off_topic_test")
 
 
+def listed_attributes(kind: str, known: Collection[str]) -> tuple[list[str], list[str]]:
+    """Attributes of persons (`attribute`) or works (`work_attribute`) that no fact has, to be taught as unknown and kept for the test."""
+    return identity.held_out_part([name for name in identity.tables("unknown")[kind + "s"] if name not in known])
+
+
 class Unknown:
     """What a table of facts does not know, and the questions about it."""
 
@@ -71,7 +76,7 @@ class Unknown:
 
     def attributes(self, kind: str) -> tuple[list[str], list[str]]:
         """Unknown attributes to be taught, those put together from parts among them, and those kept for the test."""
-        taught, reserved = identity.held_out_part([a for a in identity.tables("unknown")[kind + "s"] if a not in self.known])
+        taught, reserved = listed_attributes(kind, self.known)
         made = dict.fromkeys(identity.invented_attribute(self.rng, kind) for _ in range(4 * self.wanted(ATTRIBUTES)))
         fresh = [name for name in made if name not in taught and not any(part in name for part in (*self.known, *reserved))]
         return taught + fresh[: self.wanted(ATTRIBUTES)], reserved

@@ -13,6 +13,7 @@ from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.identity import INTENTS, identity_answer, refusal_answer, small_talk
 from minimind_core.conversations.questions import OTHER, PERSON, fill, load_carriers, taught_wordings, wordings_for
+from minimind_core.conversations.unknown import listed_attributes
 from minimind_core.evaluation.metrics import normalize
 from minimind_core.modeling.tokenizer import Message
 
@@ -114,6 +115,16 @@ def cues(forms: Iterable[str]) -> frozenset[str]:
     return frozenset(part for run in runs for part in ([run] if run.isascii() else map("".join, zip(run, run[1:], strict=False))))
 
 
+def telling(attribute: str, questions: Sequence[str], common: frozenset[str], shared: frozenset[str]) -> frozenset[str]:
+    """Cues of an attribute and its questions without the common ones, and without those shared with unknown attributes that no question needs."""
+    texts = [cues([attribute]) | {normalize(attribute)}, *(cues([question]) for question in questions)]
+    own = frozenset.union(*texts) - common | {normalize(attribute)}
+    for cue in sorted(own & shared):
+        if all(text & (own - {cue}) for text in texts if cue in text):
+            own -= {cue}
+    return own
+
+
 def plain_guard(workbook: Workbook) -> Guard:
     """A guard that knows the taught forms of questions and answers, but for those in which the model speaks of itself, and has no floor."""
     book = taught_wordings(workbook)
@@ -122,9 +133,10 @@ def plain_guard(workbook: Workbook) -> Guard:
     asks = {attribute: (*words.train, *words.follow, *words.begin, *words.reverse) for attribute, words in book.items()}
     common = cues([*carriers, *asks[OTHER], *asks[PERSON]])  # asks for anything
     forms: dict[str, frozenset[str]] = {form: frozenset() for form in book[OTHER].answers}  # for an attribute that no fact has, nothing asks
-    for attribute in dict.fromkeys(fact.attribute for fact in facts):
-        words = wordings_for(book, attribute)
-        asking = cues([attribute, *asks.get(attribute, ())]) - common | {normalize(attribute)}
+    attributes = dict.fromkeys(fact.attribute for fact in facts)
+    shared = cues(name for kind in ("attribute", "work_attribute") for name in listed_attributes(kind, attributes)[0])
+    for attribute in attributes:
+        words, asking = wordings_for(book, attribute), telling(attribute, asks.get(attribute, ()), common, shared)
         for form in (*words.answers, *words.reverse_answers, *book[OTHER].answers):
             form = fill(form, "{s}", attribute, "{v}")
             forms[form] = forms.get(form, frozenset()) | asking
