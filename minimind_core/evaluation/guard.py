@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -116,7 +117,7 @@ def cues(forms: Iterable[str]) -> frozenset[str]:
 
 
 def telling(attribute: str, questions: Sequence[str], common: frozenset[str], shared: frozenset[str]) -> frozenset[str]:
-    """Cues of an attribute and its questions without the common ones, and without those shared with unknown attributes that no question needs."""
+    """Cues of an attribute and its questions without the common ones, and without those that unknown attributes share and no question needs."""
     texts = [cues([attribute]) | {normalize(attribute)}, *(cues([question]) for question in questions)]
     own = frozenset.union(*texts) - common | {normalize(attribute)}
     for cue in sorted(own & shared):
@@ -134,7 +135,8 @@ def plain_guard(workbook: Workbook) -> Guard:
     common = cues([*carriers, *asks[OTHER], *asks[PERSON]])  # asks for anything
     forms: dict[str, frozenset[str]] = {form: frozenset() for form in book[OTHER].answers}  # for an attribute that no fact has, nothing asks
     attributes = dict.fromkeys(fact.attribute for fact in facts)
-    shared = cues(name for kind in ("attribute", "work_attribute") for name in listed_attributes(kind, attributes)[0])
+    endings = Counter(name[-2:] for kind in ("attribute", "work_attribute") for name in listed_attributes(kind, attributes)[0])
+    shared = frozenset(ending for ending, times in endings.items() if times > 1)
     for attribute in attributes:
         words, asking = wordings_for(book, attribute), telling(attribute, asks.get(attribute, ()), common, shared)
         for form in (*words.answers, *words.reverse_answers, *book[OTHER].answers):
