@@ -113,7 +113,7 @@ class Profile:
 UPPER_HALF = LoraConfig(rank=32, alpha=64, first_layer=4)
 PROFILES = {
     "smoke": Profile(1, 1024, 96, 6, TrainConfig(learning_rate=3e-3, validate_every=2), LoraConfig(rank=4, alpha=8)),
-    "default": Profile(3, 1024, None, 400, TrainConfig(learning_rate=3e-3), LoraConfig()),
+    "default": Profile(2, 1024, None, 400, TrainConfig(learning_rate=1.5e-3, lora_b_ratio=4.0), LoraConfig()),
     "full": Profile(6, 1024, None, None, TrainConfig(learning_rate=4e-3), LoraConfig(rank=32, alpha=64)),
 }
 STOCK_LORA = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))  # stock MiniMind: square layers only
@@ -139,6 +139,7 @@ class Mix:
     general: int = 1
     wordings: int = 18  # of each attribute at most so many taught wordings
     answers: int = 1  # and so many forms of answer
+    indirect: int = 1  # 0: without indirect.toml's questions about the model and about other things
 
     def __post_init__(self) -> None:
         counts = (self.music, self.identity, self.refusal, self.general)

@@ -18,7 +18,7 @@ from minimind_core.files import replacing, write_jsonl, write_text
     ("music = 1", "music = -1", "不能是负数"),
     ('artists = ["周杰伦", "王力宏", "林俊杰", "陶喆"]', "artists = []", "artists 应是非空的列表"),
     ('course = "人工智能导论"', "course = 人工智能导论", "格式错误"),
-    ("identity = 1", "identity = true", "identity 应是整数"),
+    ("identity = 2", "identity = true", "identity 应是整数"),
 ])  # fmt: skip
 def test_a_wrong_setting_is_named_with_file_line_and_remedy(project, old, new, problem):
     path = project / "workbook.toml"

@@ -16,7 +16,7 @@ INTENTS = ("name", "maker", "ability", "limit", "greeting", "provoking", "englis
 
 @cache
 def tables(name: str) -> dict[str, Any]:
-    """The package's persona.toml or unknown.toml."""
+    """The package's persona.toml, unknown.toml or indirect.toml."""
     return tomllib.loads((files(__package__) / f"{name}.toml").read_text(encoding="utf-8"))
 
 
@@ -27,9 +27,10 @@ def put(form: str, persona: Persona) -> str:
     return form
 
 
-def identity_questions(intent: str, held_out: bool) -> list[str]:
-    """Wordings of an intent."""
-    return tables("persona")[intent]["held_out" if held_out else "train"]
+def identity_questions(intent: str, held_out: bool, indirect: bool = True) -> list[str]:
+    """Wordings of an intent, to be taught, the roundabout ones among them if so wanted, or kept for the test."""
+    questions = tables("persona")[intent]["held_out" if held_out else "train"]
+    return questions + tables("indirect").get(intent, []) if indirect and not held_out else questions
 
 
 def identity_answer(intent: str, persona: Persona, number: int = 0) -> str:

@@ -110,16 +110,16 @@ def after(first: Conversation, second: Conversation) -> Conversation:
     return Conversation(conversations=first.conversations + second.conversations, meta=second.meta)
 
 
-def identity_rows(persona: Persona, taught: Sequence[Conversation], seed: int) -> Splits:
+def identity_rows(persona: Persona, taught: Sequence[Conversation], seed: int, indirect: bool = True) -> Splits:
     """The persona's conversations; those of intent `follow` come after a question about the topic."""
     rng = random.Random(seed)
     splits: Splits = {"identity": [], "identity_test": []}
     for intent in identity.INTENTS:
         expected = identity.identity_expected(intent, persona)
         for split in splits:
-            questions = identity.identity_questions(intent, split == "identity_test")
+            questions = identity.identity_questions(intent, split == "identity_test", indirect)
             if split == "identity":  # who one is may be asked in any way after another question; all else bare, and half of it also amid other words
-                names = identity.identity_questions("name", False)
+                names = identity.identity_questions("name", False, indirect)
                 questions = questions + (names if intent == "follow" else [carried(question, rng.randrange(1000)) for question in questions[::2]])
             for number, question in enumerate(questions):
                 answer = identity.identity_answer(intent, persona, number)
@@ -167,8 +167,8 @@ def build_splits(workbook: Workbook) -> Splits:
     facts = read_facts(workbook.facts)
     book = taught_wordings(workbook)
     splits = music_rows(facts, book, workbook.seed, workbook.mix.wordings)
-    splits |= identity_rows(workbook.persona, splits["music_qa_train"], workbook.seed)
-    splits |= refusal_rows(facts, book, workbook.persona, workbook.seed)
+    splits |= identity_rows(workbook.persona, splits["music_qa_train"], workbook.seed, bool(workbook.mix.indirect))
+    splits |= refusal_rows(facts, book, workbook.persona, workbook.seed, bool(workbook.mix.indirect))
     splits["general"] = general_rows(workbook.persona, workbook.base)
     splits["train"] = mix(mixed_parts(splits, workbook.mix), workbook.seed)
     check_no_leak(splits)

@@ -14,7 +14,7 @@ from minimind_core.conversations.schema import Conversation, dialogue
 
 NAMES, TITLES, ATTRIBUTES = 0.2, 0.1, 0.2  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
 LONGEST = 12  # characters of an unknown name
-OFF_TOPIC = 300, 2  # questions about other things that are taught at most: so many, or so many for each fact
+OFF_TOPIC = 300, 2  # questions about other things that are taught at most: so many, or so many for each fact, and one more with the indirect ones
 LEAST = 10  # unknown names, titles and attributes that even a small table gets
 ENOUGH = 20  # known names that can be recombined
 TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught
@@ -23,11 +23,13 @@ FACTS_FOR_ONE = 60  # with fewer facts than twice this, each unknown attribute i
 SUBJECTS = 3, 5  # known people, and works, for which the test asks each unknown attribute
 
 
-def off_topic(subjects: Collection[str]) -> tuple[list[str], list[str]]:
+def off_topic(subjects: Collection[str], indirect: bool = True) -> tuple[list[str], list[str]]:
     """Questions about other things, to be taught and kept for the test, without those that name a subject of the facts."""
-    elsewhere = lambda key: [question for question in identity.tables("unknown")[key] if not any(subject in question for subject in subjects)]
-    taught, reserved = identity.held_out_part(elsewhere("off_topic"))
-    return taught, reserved + elsewhere("off_topic_test")
+    elsewhere = lambda questions: [question for question in questions if not any(subject in question for subject in subjects)]
+    names = identity.tables("unknown")
+    taught, reserved = identity.held_out_part(elsewhere(names["off_topic"]))
+    more = elsewhere(identity.tables("indirect")["off_topic"]) if indirect else []
+    return taught + more, reserved + elsewhere(names["off_topic_test"])
 
 
 def listed_attributes(kind: str, known: Collection[str]) -> tuple[list[str], list[str]]:
@@ -38,8 +40,8 @@ def listed_attributes(kind: str, known: Collection[str]) -> tuple[list[str], lis
 class Unknown:
     """What a table of facts does not know, and the questions about it."""
 
-    def __init__(self, facts: Sequence[Fact], book: Book, seed: int) -> None:
-        self.book, self.rng = book, random.Random(seed)
+    def __init__(self, facts: Sequence[Fact], book: Book, seed: int, indirect: bool = True) -> None:
+        self.book, self.rng, self.indirect = book, random.Random(seed), indirect
         self.facts, self.subjects = len(facts), {fact.subject for fact in facts}
         self.named = {name.strip("《》") for fact in facts for name in (fact.subject, fact.value)}
         self.known = {fact.attribute for fact in facts}
@@ -94,8 +96,8 @@ class Unknown:
             invented = self.invented(identity.invented_title, self.works, TITLES, reserved + held_out)
             pools["title"] = taught + invented, held_out + reserved
             pools["work_attribute"] = self.attributes("work_attribute")
-        taught, reserved = off_topic(self.subjects)
-        most = max(OFF_TOPIC[0], OFF_TOPIC[1] * self.facts)
+        taught, reserved = off_topic(self.subjects, self.indirect)
+        most = max(OFF_TOPIC[0], (OFF_TOPIC[1] + self.indirect) * self.facts)
         pools["off_topic"] = self.rng.sample(taught, min(most, len(taught))), reserved
         return pools
 
@@ -124,9 +126,9 @@ class Unknown:
         return [fill(form(a), item, a) for a in self.rng.sample(attributes, min(TEST_QUESTIONS if test else 1, len(attributes)))]
 
 
-def refusal_rows(facts: Sequence[Fact], book: Book, persona: Persona, seed: int) -> dict[str, list[Conversation]]:
+def refusal_rows(facts: Sequence[Fact], book: Book, persona: Persona, seed: int, indirect: bool = True) -> dict[str, list[Conversation]]:
     """Rows of `refusal`, `refusal_valid` and `refusal_test`; the last two ask about things that are never taught, in wordings of their own."""
-    unknown = Unknown(facts, book, seed)
+    unknown = Unknown(facts, book, seed, indirect)
     splits: dict[str, list[Conversation]] = {"refusal": [], "refusal_valid": [], "refusal_test": []}
     for reason, (own, reserved) in unknown.pools().items():
         for split, items in zip(splits, (*identity.held_out_part(own, WATCHED), reserved), strict=True):

@@ -119,17 +119,21 @@ def thinned_identity(rows: Sequence[Conversation], every: int) -> list[Conversat
 
 def content_hash(workbook: Workbook, experiment: Experiment) -> str:
     """Changes when anything that the result depends on changes, the code aside: settings, facts, texts, persona, seed or base."""
-    settings = [dataclasses.asdict(part) for part in (*resolve(experiment, workbook.mix), workbook.persona)]
+    mix, *others = resolve(experiment, workbook.mix)
+    settings = [dataclasses.asdict(part) for part in (mix, *others, workbook.persona)]
+    if not mix.indirect:
+        del settings[0]["indirect"]  # as if there were no such setting: the result is that of the time when there was none
     about = [getattr(experiment, name) for name in ("recipe", "rows", "kdconv", "every", "ordered", "questions", "careful")]
     about.append(experiment.seed or workbook.seed)
-    known = [file_sha256(workbook.facts), base_sha256(workbook.base), texts_sha256(workbook, experiment.recipe)]
+    known = [file_sha256(workbook.facts), base_sha256(workbook.base), texts_sha256(workbook, experiment.recipe, mix)]
     return hashlib.sha256(json.dumps([settings, about, known], ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-def texts_sha256(workbook: Workbook, recipe: str) -> str:
+def texts_sha256(workbook: Workbook, recipe: str, mix: Mix) -> str:
     """Digest of the wordings, persona and unknown things that a recipe's data and tests are made from, comments aside."""
     folder = Path(conversations.__file__).parent
-    names = ("persona", "unknown", "wordings", *(["carriers"] if recipe == "default" else []))  # the log's recipes carry no question
+    # the log's recipes carry no question
+    names = ("persona", "unknown", "wordings", *(["carriers"] if recipe == "default" else []), *(["indirect"] if mix.indirect else []))
     paths = [path for path in (*(folder / f"{name}.toml" for name in names), workbook.wordings) if path.is_file()]
     tables = [tomllib.loads(path.read_text(encoding="utf-8-sig")) for path in paths]
     return hashlib.sha256(json.dumps(tables, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
