@@ -51,7 +51,8 @@ STEPS = {
     "a5_wordings": "eighteen wordings",
     "a6_parts": "refusals, rehearsal",
     "a7_decoding": "greedy, repetition penalty",
-    "a8_floor": "the guard: the default",
+    "a8_floor": "the guard",
+    "a9_twice": "LoRA+, two passes, identity, refusals and rehearsal twice, roundabout wordings: the default",
 }
 FORGOTTEN = ("日常话的损失，比基座", "loss on everyday talk, against the base")
 TRAINED = ("训练（有用词元）", "training (useful tokens)")
