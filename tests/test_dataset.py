@@ -315,3 +315,14 @@ def test_the_second_topic_is_built_by_changing_workbook_and_facts_alone(tmp_path
 def test_the_shipped_data_have_no_errors():
     files = [PROJECT / "dataset" / f"{name}.jsonl" for name in ("train", "identity", "refusal", "general", "music_qa_train")]
     assert [str(finding) for path in files for finding in doctor.examine(path, own="小音") if finding.error] == []
+
+
+def test_roundabout_questions_are_taught_unless_they_are_left_out_and_never_asked_in_the_test(workbook):
+    more = {question for questions in identity.tables("indirect").values() for question in questions}
+    for indirect in (0, 1):
+        splits = mixing.build_splits(dataclasses.replace(workbook, mix=dataclasses.replace(workbook.mix, indirect=indirect)))
+        taught, watched = ({row.question for row in splits[name]} for name in ("train", "refusal_valid"))
+        about_itself = more - set(identity.tables("indirect")["off_topic"])
+        assert about_itself <= taught if indirect else not more & (taught | watched)
+        assert not more & {row.question for name in ("identity_test", "refusal_test") for row in splits[name]}
+    assert set(identity.tables("indirect")) <= {*identity.INTENTS, "off_topic"}

@@ -79,6 +79,13 @@ def test_only_identity_is_thinned_with_the_subjects():
     assert [r for r in kept if r.meta["kind"] == "music"] == rows[::2] and len(kept) == 12
 
 
+def test_what_is_not_taught_does_not_outdate_a_result(workbook, monkeypatch):
+    hashes = lambda: [content_hash(workbook, replace(TINY, mix={"indirect": indirect})) for indirect in (0, 1)]
+    before, tables = hashes(), experiments.tomllib.loads
+    monkeypatch.setattr(experiments.tomllib, "loads", lambda text: tables(text) | ({"name": []} if "[mix] indirect = 0" in text else {}))
+    assert before[0] == hashes()[0] != before[1] != hashes()[1]
+
+
 def test_a_result_is_kept_until_something_it_depends_on_changes(workbook):
     result = perform(workbook, TINY)
     assert finished(workbook, TINY) == json.loads(result_file(workbook, "tiny").read_text(encoding="utf-8"))
