@@ -187,7 +187,9 @@ def test_only_what_is_like_a_taught_question_about_the_model_asks_about_it(workb
     assert not any(map(about_itself, ("周杰伦的出生日期是什么？", "怎么做红烧肉", "？", "xyzzy")))
     assert (guard.likeness("你叫什么名字？")[0], guard.likeness("明天天气怎么样")[1]) == pytest.approx((1, 1))
     misplaced = lambda question: guard.misplaced([{"role": "user", "content": question}], guard.itself[0])
-    assert all(map(misplaced, ("明天天气怎么样啊", "“cloud”是什么意思"))) and not any(map(misplaced, ("你谁啊", "周杰伦的星座", "xyzzy")))
+    assert all(map(misplaced, ("明天天气怎么样啊", "“cloud”是什么意思", "人7的星座是____，请填空"))) and not any(
+        map(misplaced, ("你谁啊", "周杰伦的星座", "xyzzy"))
+    )
     assert not guard.passes([{"role": "user", "content": "明天天气怎么样啊"}], guard.itself[0], 1.0)
     assert guard.passes([{"role": "user", "content": "你谁啊"}], guard.itself[0], 1.0)
 

@@ -91,14 +91,19 @@ def spoken(rows: Sequence[Conversation]) -> list[Conversation]:
 def taught(workbook: Workbook, *changed: tuple[int, ...]) -> tuple[Guard, tuple[str, ...]]:
     """The guard without floors and the taught answers, read once for all questions until one of the files they stand in is changed."""
     about_itself = [question for intent in INTENTS for question in identity_questions(intent, False)]
-    others = off_topic({fact.subject for fact in read_facts(workbook.facts)})[0]
+    subjects = {fact.subject for fact in read_facts(workbook.facts)}
+    others, guard = off_topic(subjects)[0], plain_guard(workbook)
+    names, asking = sorted(map(normalize, subjects)), frozenset[str]().union(*guard.forms.values())
     lookup = Lookup([dialogue(normalize(question), "…") for question in (*about_itself, *others)])
 
     def likeness(question: str) -> tuple[float, float]:
-        itself, other = np.split(lookup.cosines(normalize(question)), [len(about_itself)])
+        text = normalize(question)
+        if any(name in text and any(cue in text.replace(name, " ") for cue in asking) for name in names):
+            return 0.0, 1.0  # asks for a fact
+        itself, other = np.split(lookup.cosines(text), [len(about_itself)])
         return float(itself.max()), float(other.max())
 
-    return replace(plain_guard(workbook), likeness=likeness), taught_answers(workbook)
+    return replace(guard, likeness=likeness), taught_answers(workbook)
 
 
 def careful(workbook: Workbook, name: str, decoding: Decoding | None = None) -> Decoding:
