@@ -114,31 +114,36 @@ def test_the_likeliest_answer_that_the_guard_vouches_for_is_given_instead_of_one
     model, asked, guard = random_model(), [[{"role": "user", "content": "早"}]], Guard("不知道。", {}, itself=("我是我。",))
     own, ids = Answer("甲", 1, True, 0.0), lambda text: tokenizer.encode(text).ids
     found = [(ids("乙"), 0.5), (ids("丙"), 0.3), (ids("丁"), 0.1)]
-    barred: list[list[int]] = []
-    monkeypatch.setattr(generation, "search_ids", lambda model, prompts, decoding, first, *rest: barred.append(first) or [found for _ in prompts])
+    barred: list[set[int]] = []
+    monkeypatch.setattr(
+        generation, "search_ids", lambda model, prompts, decoding, first, *rest: barred.append(set(first)) or [found for _ in prompts]
+    )
     for right, given in ((("丙", "丁"), "丙"), (("丁",), "丁"), ((), "甲"), (("甲", "乙"), "甲")):
         monkeypatch.setattr(Guard, "vouches", lambda self, messages, text, chance, right=right: text in right)
         (final,) = reconsider(model, tokenizer, asked, [own], Decoding(guard=guard))
         assert (final.text, final.own) == (given, None if given == "甲" else "甲")
-    assert barred == [[ids("不知道。")[0], ids("我是我。")[0]]] * 3  # what stands is not searched for again
+    assert barred == [{ids("不知道。")[0], ids("我是我。")[0]}] * 3  # what stands is not searched for again
+    monkeypatch.setattr(Guard, "vouches", lambda self, messages, text, chance: False)
+    reconsider(model, tokenizer, asked, [own], Decoding(guard=guard, likely=("不知道。", "我是我。", "丙是丁。", "戊")))
+    assert set(range(tokenizer.get_vocab_size())) - barred[-1] == {ids("丙是丁。")[0], ids("戊")[0]}  # no other begins like a taught statement
 
 
 def test_a_question_like_a_taught_one_about_the_model_is_answered_so_rather_than_declined(tokenizer, monkeypatch):
     model, asked = random_model(), [[{"role": "user", "content": "早"}]]
     guard = Guard("不知道。", {}, itself=("我是我。",), likeness=lambda question: (float(question == "早"), 0.2))
     declined, ids = Answer("不知道。", 1, True, 0.8), lambda text: tokenizer.encode(text).ids
-    searched: list[list[int]] = []
+    searched: list[set[int]] = []
 
     def final(own: Answer, guard: Guard, chance: float) -> str:
         found = [(ids("乙"), 0.9), (ids("我是我。"), chance)]
         monkeypatch.setattr(
-            generation, "search_ids", lambda model, prompts, decoding, first, *rest: searched.append(first) or [found for _ in prompts]
+            generation, "search_ids", lambda model, prompts, decoding, first, *rest: searched.append(set(first)) or [found for _ in prompts]
         )
         return reconsider(model, tokenizer, asked, [own], Decoding(guard=guard))[0].text
 
     enough = generation.INTRODUCTION / (1 - declined.chance)  # the search knows no declining, the first answer does
     assert final(declined, guard, enough * 1.01) == "我是我。" and final(declined, guard, enough * 0.99) == "不知道。"
-    assert searched[:2] == [[ids("不知道。")[0], ids("我是我。")[0]], [ids("不知道。")[0]]]  # a statement that stands comes first
+    assert searched[:2] == [{ids("不知道。")[0], ids("我是我。")[0]}, {ids("不知道。")[0]}]  # a statement that stands comes first
     assert (
         final(declined, replace(guard, likeness=lambda question: (0.2, 0.0)), 1.0)
         == final(declined, replace(guard, likeness=None), 1.0)

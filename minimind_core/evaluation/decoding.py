@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -150,7 +150,7 @@ def generate_ids(
 
 @torch.no_grad()
 def search_ids(
-    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, barred: Sequence[int], width: int, least: float = 0.0
+    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding, barred: Collection[int], width: int, least: float = 0.0
 ) -> list[list[tuple[list[int], float]]]:
     """Up to `width` complete answers of each prompt and their probabilities, likeliest first, by beam search (arXiv:1211.3711).
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 
 import torch
 from tokenizers import Tokenizer
@@ -76,27 +77,35 @@ def write(
     return [answers[i] for i in range(len(prompts))]
 
 
+@lru_cache(maxsize=8)
+def openings(tokenizer: Tokenizer, texts: tuple[str, ...]) -> frozenset[int]:
+    """The ids with which the texts begin."""
+    return frozenset((encoding.ids or [END_ID])[0] for encoding in tokenizer.encode_batch_fast(texts))
+
+
 def reconsider(
     model: MiniMind, tokenizer: Tokenizer, dialogues: Sequence[Sequence[Message]], answers: Sequence[Answer], decoding: Decoding, batch_size: int = 64
 ) -> list[Answer]:
     """The answers as the guard, if there is one, leaves them; where it does not vouch for the first, the likeliest other one that it vouches for.
 
     A small model declines many questions about what it knows, if they are put in a new way, or says who it is instead, or takes
-    a wrong turn after the right name. The next best answers, but for those that evade the question, are often right. What then
+    a wrong turn after the right name. The next best answers, of those that begin like a taught statement, are often right. What then
     would still be declined, but is asked much like a taught question about the model itself, is answered so.
     """
     guard = decoding.guard
     if guard is None:
         return list(answers)
     final = [settled(answer, messages, guard) for answer, messages in zip(answers, dialogues, strict=True)]
-    begin = {text: (tokenizer.encode(text).ids or [END_ID])[0] for text in (guard.fallback, *guard.itself)}
+    evasions = (guard.fallback, *guard.itself)
+    opening = openings(tokenizer, tuple(text for text in decoding.likely if text not in evasions))
+    barred = set(range(tokenizer.get_vocab_size())) - opening if opening else openings(tokenizer, evasions)
 
-    def retry(doubtful: Sequence[int], evasions: Sequence[str], least: float, better: Callable[[Answer, int], bool]) -> None:
+    def retry(doubtful: Sequence[int], barred: Collection[int], least: float, better: Callable[[Answer, int], bool]) -> None:
         prompts = {i: fitting_prompt(model, tokenizer, dialogues[i], decoding) for i in doubtful}
         doubtful = sorted(doubtful, key=lambda i: len(prompts[i]))
         for start in range(0, len(doubtful), step := max(1, batch_size // BEAMS)):
             chosen = doubtful[start : start + step]
-            searched = search_ids(model, [prompts[i] for i in chosen], decoding, [begin[text] for text in evasions], BEAMS, least)
+            searched = search_ids(model, [prompts[i] for i in chosen], decoding, barred, BEAMS, least)
             for i, found in zip(chosen, searched, strict=True):
                 others = (Answer(tokenizer.decode(ids).strip(), len(ids), True, chance, answers[i].text) for ids, chance in found)
                 final[i] = next((other for other in others if better(other, i)), final[i])
@@ -105,9 +114,9 @@ def reconsider(
     doubtful = [i for i, (a, m) in enumerate(zip(answers, dialogues, strict=True)) if not guard.vouches(m, a.text, a.chance)]
     doubtful = [i for i in doubtful if not (i in of_itself and final[i].text in guard.itself)]
     least = min(guard.floor or 0.0, guard.reverse_floor or 0.0)  # what is less probable is not vouched for
-    retry(doubtful, tuple(begin), least, lambda other, i: rather(other, answers[i], dialogues[i], guard))
+    retry(doubtful, barred, least, lambda other, i: rather(other, answers[i], dialogues[i], guard))
     declined = [i for i in doubtful if i in of_itself and final[i].text == guard.fallback]
-    retry(declined, (guard.fallback,), INTRODUCTION, lambda other, i: introduces(other, answers[i], guard))
+    retry(declined, openings(tokenizer, (guard.fallback,)), INTRODUCTION, lambda other, i: introduces(other, answers[i], guard))
     return final
 
 
