@@ -139,7 +139,7 @@ class Mix:
     general: int = 1
     wordings: int = 18  # of each attribute at most so many taught wordings
     answers: int = 1  # and so many forms of answer
-    indirect: int = 1  # 0: without indirect.toml's questions about the model and about other things
+    indirect: bool = True  # False: without indirect.toml's questions about the model and about other things
 
     def __post_init__(self) -> None:
         counts = (self.music, self.identity, self.refusal, self.general)

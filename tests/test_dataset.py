@@ -319,7 +319,7 @@ def test_the_shipped_data_have_no_errors():
 
 def test_roundabout_questions_are_taught_unless_they_are_left_out_and_never_asked_in_the_test(workbook):
     more = {question for questions in identity.tables("indirect").values() for question in questions}
-    for indirect in (0, 1):
+    for indirect in (False, True):
         splits = mixing.build_splits(dataclasses.replace(workbook, mix=dataclasses.replace(workbook.mix, indirect=indirect)))
         taught, watched = ({row.question for row in splits[name]} for name in ("train", "refusal_valid"))
         about_itself = more - set(identity.tables("indirect")["off_topic"])

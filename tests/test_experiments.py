@@ -80,9 +80,9 @@ def test_only_identity_is_thinned_with_the_subjects():
 
 
 def test_what_is_not_taught_does_not_outdate_a_result(workbook, monkeypatch):
-    hashes = lambda: [content_hash(workbook, replace(TINY, mix={"indirect": indirect})) for indirect in (0, 1)]
+    hashes = lambda: [content_hash(workbook, replace(TINY, mix={"indirect": indirect})) for indirect in (False, True)]
     before, tables = hashes(), experiments.tomllib.loads
-    monkeypatch.setattr(experiments.tomllib, "loads", lambda text: tables(text) | ({"name": []} if "[mix] indirect = 0" in text else {}))
+    monkeypatch.setattr(experiments.tomllib, "loads", lambda text: tables(text) | ({"name": []} if "[mix] indirect = false" in text else {}))
     assert before[0] == hashes()[0] != before[1] != hashes()[1]
 
 

@@ -71,7 +71,7 @@ def shuffled(rows: Rows, workbook: Workbook) -> Rows:
 
 def all_identities(workbook: Workbook) -> Rows:
     """Every identity question of its own once and as it is; the log's team knew nothing of other words around it."""
-    rows = identity_rows(workbook.persona, [dialogue("你好", "你好。")], workbook.seed, bool(workbook.mix.indirect))["identity"]
+    rows = identity_rows(workbook.persona, [dialogue("你好", "你好。")], workbook.seed, workbook.mix.indirect)["identity"]
     return [row for row in rows if len(row.conversations) == 2 and row.question in identity_questions(row.meta["intent"], False)]
 
 

@@ -14,7 +14,7 @@ from minimind_core.conversations.schema import Conversation, dialogue
 
 NAMES, TITLES, ATTRIBUTES = 0.2, 0.1, 0.2  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
 LONGEST = 12  # characters of an unknown name
-OFF_TOPIC = 300, 2  # questions about other things that are taught at most: so many, or so many for each fact, and one more with the indirect ones
+OFF_TOPIC = 300, 2  # taught questions about other things: 300, or two for each fact if that is more; of the indirect ones one more for each
 LEAST = 10  # unknown names, titles and attributes that even a small table gets
 ENOUGH = 20  # known names that can be recombined
 TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.identity import INTENTS, identity_questions
 from minimind_core.conversations.mixing import dataset_file, taught_answers
@@ -90,17 +89,12 @@ def spoken(rows: Sequence[Conversation]) -> list[Conversation]:
 @lru_cache(maxsize=4)
 def taught(workbook: Workbook, *changed: tuple[int, ...]) -> tuple[Guard, tuple[str, ...]]:
     """The guard without floors and the taught answers, read once for all questions until one of the files they stand in is changed."""
+    guard = plain_guard(workbook)
     about_itself = [question for intent in INTENTS for question in identity_questions(intent, False)]
-    subjects = {fact.subject for fact in read_facts(workbook.facts)}
-    others, guard = off_topic(subjects)[0], plain_guard(workbook)
-    names, asking = sorted(map(normalize, subjects)), frozenset[str]().union(*guard.forms.values())
-    lookup = Lookup([dialogue(normalize(question), "…") for question in (*about_itself, *others)])
+    lookup = Lookup([dialogue(question, "…") for question in map(normalize, (*about_itself, *off_topic(guard.subjects)[0]))])
 
     def likeness(question: str) -> tuple[float, float]:
-        text = normalize(question)
-        if any(name in text and any(cue in text.replace(name, " ") for cue in asking) for name in names):
-            return 0.0, 1.0  # asks for a fact
-        itself, other = np.split(lookup.cosines(text), [len(about_itself)])
+        itself, other = np.split(lookup.cosines(normalize(question)), [len(about_itself)])
         return float(itself.max()), float(other.max())
 
     return replace(guard, likeness=likeness), taught_answers(workbook)

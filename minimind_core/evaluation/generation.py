@@ -110,8 +110,8 @@ def reconsider(
                 others = (Answer(tokenizer.decode(ids).strip(), len(ids), True, chance, answers[i].text) for ids, chance in found)
                 final[i] = next((other for other in others if better(other, i)), final[i])
 
-    of_itself = {i for i, messages in enumerate(dialogues) if guard.asks_about_itself(messages)}
     doubtful = [i for i, (a, m) in enumerate(zip(answers, dialogues, strict=True)) if not guard.vouches(m, a.text, a.chance)]
+    of_itself = {i for i in doubtful if guard.asks_about_itself(dialogues[i])}
     doubtful = [i for i in doubtful if not (i in of_itself and final[i].text in guard.itself)]
     least = min(guard.floor or 0.0, guard.reverse_floor or 0.0)  # what is less probable is not vouched for
     retry(doubtful, barred, least, lambda other, i: rather(other, answers[i], dialogues[i], guard))

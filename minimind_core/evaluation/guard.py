@@ -52,6 +52,7 @@ class Guard:
     floor: float | None = None  # least probability of a whole statement; None: any will do
     reverse_floor: float | None = None  # the same where the question names the value and not the subject
     least: float = 0.0  # least probability of an answer that states nothing
+    subjects: frozenset[str] = frozenset()  # what it was taught facts about
     itself: tuple[str, ...] = ()  # what the model says of itself
     # how much a question is like the most similar taught one about the model itself, and like one on another topic, each 0 to 1
     likeness: Callable[[str], tuple[float, float]] | None = None
@@ -85,16 +86,27 @@ class Guard:
             return ""
         return next((part for part, name in zip(("subject", "value"), named, strict=True) if self.names(dialogue, name)), "")
 
+    def asks_for_fact(self, question: str) -> bool:
+        """Whether a question names what the model was taught facts about, and asks for an attribute."""
+        text, asking = normalize(question), frozenset[str]().union(*self.forms.values())
+        named = (name for subject in self.subjects if (name := normalize(subject)) in text and self.names(question, subject))
+        return any(cue in text.replace(name, " ") for name in named for cue in asking)
+
+    def alike(self, messages: Sequence[Message]) -> tuple[float, float]:
+        """How much the last question is like a taught one about the model itself, and like one on another topic, which a fact is; 0 if unknown."""
+        if self.likeness is None:
+            return 0.0, 0.0
+        question = messages[-1]["content"]
+        return (0.0, 1.0) if self.asks_for_fact(question) else self.likeness(question)
+
     def asks_about_itself(self, messages: Sequence[Message]) -> bool:
         """Whether the last question is much like a taught one about the model itself."""
-        itself, other = self.likeness(messages[-1]["content"]) if self.likeness else (0.0, 0.0)
+        itself, other = self.alike(messages)
         return itself >= max(ALIKE, other)
 
     def misplaced(self, messages: Sequence[Message], answer: str) -> bool:
         """Whether an answer is about the model itself where the last question is much more like one on another topic."""
-        if self.likeness is None or answer not in self.itself:
-            return False
-        itself, other = self.likeness(messages[-1]["content"])
+        itself, other = self.alike(messages) if answer in self.itself else (0.0, 0.0)
         return other > UNLIKE * itself
 
     def vouches(self, messages: Sequence[Message], answer: str, chance: float) -> bool:
@@ -147,7 +159,8 @@ def plain_guard(workbook: Workbook) -> Guard:
     order = sorted(forms, key=lambda form: (form.count("{"), -len(form)))  # the form that leaves least open says most
     kept = {form: forms[form] for form in order if not any(map(pattern(form).fullmatch, no_statements))}
     inside, ahead = name_parts(facts, [*carriers, *(form for taught in asks.values() for form in taught)])
-    return Guard(refusal_answer(workbook.persona), kept, inside, ahead, itself=itself)
+    subjects = frozenset(fact.subject for fact in facts)
+    return Guard(refusal_answer(workbook.persona), kept, inside, ahead, subjects=subjects, itself=itself)
 
 
 def name_parts(facts: Sequence[Fact], questions: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
