@@ -52,7 +52,7 @@ STEPS = {
     "a6_parts": "refusals, rehearsal",
     "a7_decoding": "greedy, repetition penalty",
     "a8_floor": "the guard",
-    "a9_twice": "LoRA+, two passes, identity, refusals and rehearsal twice, roundabout wordings: the default",
+    "a9_default": "LoRA+, two passes, identity and rehearsal twice, roundabout wordings: the default",
 }
 FORGOTTEN = ("日常话的损失，比基座", "loss on everyday talk, against the base")
 TRAINED = ("训练（有用词元）", "training (useful tokens)")
