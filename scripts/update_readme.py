@@ -11,7 +11,7 @@ from pathlib import Path
 from minimind_core.config import load_workbook
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.experiments import in_group
-from minimind_core.evaluation.scoring import better_by_lookup, load_results, score_columns
+from minimind_core.evaluation.scoring import load_results, not_beyond_lookup, score_columns
 from minimind_core.files import write_text
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -24,7 +24,8 @@ ROWS = {
     "music_reverse": ("音乐，由值反问对象", "music, from value to subject"),
     "music_follow": ("音乐，追问（两轮）", "music, follow-up question"),
     "refusal": ("拒答没学过的内容", "refusal of unknown things"),
-    "over_refusal": ("过度拒答（越低越好）", "over-refusal (lower is better)"),
+    "over_refusal": ("过度拒答：没见过的问法、通用问法（越低越好）", "over-refusal, unseen wordings (lower is better)"),
+    "over_refusal_all": ("过度拒答：一切问法（越低越好）", "over-refusal, all wordings (lower is better)"),
     "ended": ("自然结束", "answer ended by itself"),
     "repetition": ("复读（越低越好）", "repetition (lower is better)"),
 }
@@ -110,12 +111,9 @@ def clustered(result: dict, language: int) -> str:
 
 
 def beaten(results: dict[str, dict], language: int) -> str:
-    """The tests in which look-up does better than the fine-tuned model: a README has to say so."""
-    lost = [ROWS[suite][language] for suite in better_by_lookup(results, "main")]
-    text = (
-        "这次训练在这些项上还不如查表（McNemar 检验 p < 0.05）：{}。",
-        " In these tests look-up still does better than this training (McNemar's test, p < 0.05): {}.",
-    )
+    """The tests of untaught wordings in which the fine-tuned model does no better than look-up: a README has to say so."""
+    lost = [ROWS[suite][language] for suite in not_beyond_lookup(results, "main")]
+    text = ("这次训练在这些项上没有胜过查表：{}。", " In these tests this training does no better than look-up: {}.")
     return text[language].format(("；", "; ")[language].join(lost)) if lost else ""
 
 

@@ -21,7 +21,7 @@ from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.confidence import calibrate, careful
 from minimind_core.evaluation.generation import Decoding
-from minimind_core.evaluation.scoring import everyday_loss
+from minimind_core.evaluation.scoring import everyday
 from minimind_core.evaluation.suites import Graded, load_suites, run_suites, summarize
 from minimind_core.files import write_json, write_jsonl
 from minimind_core.training.runs import base_sha256, file_sha256, load_run, prepare_run, read_metrics, run_folder
@@ -186,17 +186,31 @@ def perform(
 ) -> dict[str, Any]:
     """Build the data, train runs/NAME, ask all suites and write report/results/experiments/NAME.json; goes on where it was broken off."""
     experiment = sized(experiment, size)
-    mix, profile, decoding = resolve(experiment, workbook.mix)
-    folder = run_folder(workbook, experiment.name)
-    own = replace(workbook, dataset=folder / "dataset", facts=folder / "dataset" / "facts.csv", mix=mix, seed=experiment.seed or workbook.seed)
+    own = own_workbook(workbook, experiment)
     data = prepare_data(own, workbook, experiment, kdconv)
-    run = prepare_run(own, experiment.name, profile, resume=(folder / "checkpoint.pt").is_file(), data=data)
+    resume = (run_folder(workbook, experiment.name) / "checkpoint.pt").is_file()
+    run = prepare_run(own, experiment.name, resolve(experiment, workbook.mix)[1], resume=resume, data=data)
     for record in run.train():
         watch(record)
+    return assess(workbook, experiment, size)
+
+
+def own_workbook(workbook: Workbook, experiment: Experiment) -> Workbook:
+    """The workbook with the experiment's own data, mix and seed."""
+    dataset = run_folder(workbook, experiment.name) / "dataset"
+    mix = resolve(experiment, workbook.mix)[0]
+    return replace(workbook, dataset=dataset, facts=dataset / "facts.csv", mix=mix, seed=experiment.seed or workbook.seed)
+
+
+def assess(workbook: Workbook, experiment: Experiment, size: str = "default") -> dict[str, Any]:
+    """Ask a trained experiment, whose size is `size`, all suites and write its result."""
+    mix, _, decoding = resolve(experiment, workbook.mix)
+    own, folder = own_workbook(workbook, experiment), run_folder(workbook, experiment.name)
+    settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     model, tokenizer = load_run(own, experiment.name)
     suites = load_suites(own, experiment.questions)
     if experiment.recipe != "default":
-        suites["music_seen"] = asked_as_taught(data, experiment.questions)
+        suites["music_seen"] = asked_as_taught(workbook.root / settings["data"], experiment.questions)
     if experiment.careful:
         calibrate(own, experiment.name, decoding)
     used = careful(own, experiment.name, decoding) if experiment.careful else decoding
@@ -205,10 +219,10 @@ def perform(
     result = {
         **{key: getattr(experiment, key) for key in ("name", "group", "about", "lesson", "recipe")},
         "size": size, "content_hash": content_hash(workbook, experiment),
-        "run": json.loads((folder / "run.json").read_text(encoding="utf-8")), "facts": len(read_facts(own.facts)),
+        "run": settings, "facts": len(read_facts(own.facts)),
         "mix": dataclasses.asdict(mix), "decoding": dataclasses.asdict(decoding),
         "floor": used.guard and used.guard.floor, "reverse_floor": used.guard and used.guard.reverse_floor, **summarize(graded),
-        "everyday": everyday_loss(workbook, model, tokenizer), "train_loss": float(metrics[-1]["mean_loss"]),
+        "everyday": everyday(own, model, tokenizer, used), "train_loss": float(metrics[-1]["mean_loss"]),
         "losses": [round(float(row["loss"]), 3) for row in metrics],
         "valid_losses": [[int(row["step"]), round(float(row["valid_loss"]), 4)] for row in metrics if row["valid_loss"]],
         "answers": [shown(g) for suite in suites for g in [g for g in graded if g.suite == suite][:SHOWN]],

@@ -15,6 +15,8 @@ from minimind_core.modeling.lora import load_adapter, merge_lora
 from minimind_core.training.runs import adapter_file
 from minimind_core.training.trainer import Progress
 
+FORGOTTEN = 0.1  # share by which a loss on everyday talk has to differ to be told; it has no interval
+
 
 def stock_saves(steps: int, interval: int = 100) -> list[int]:
     """Steps of an epoch after which stock MiniMind writes its .pth: every `interval`-th, and not the last."""
@@ -72,13 +74,16 @@ def against(results: Mapping[str, dict[str, Any]], name: str) -> list[str]:
 
 
 def sentence(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """What changed between two experiments, in words: only scores whose 95 % intervals do not overlap."""
+    """What changed between two experiments, in words: scores whose 95 % intervals do not overlap, and losses on everyday talk FORGOTTEN apart."""
     pairs = {label: (before["scores"][key], after["scores"][key]) for key, label in OUTCOMES.items()}
     moved = [
         f"{label} {old['share']:.0%} → {new['share']:.0%}"
         for label, (old, new) in pairs.items()
         if max(old["low"], new["low"]) > min(old["high"], new["high"])
     ]
+    talk = [result["everyday"]["loss"] for result in (before, after) if result.get("everyday")]
+    if len(talk) == 2 and abs(talk[1] / talk[0] - 1) > FORGOTTEN:
+        moved.append(f"日常话的损失 {talk[0]:.2f} → {talk[1]:.2f}")
     minutes = [result["run"]["train_seconds"] / 60 for result in (before, after)]
     told = "：".join(filter(None, (after["about"], after.get("lesson"))))
     return f"{told}（{'，'.join(moved) or '各项的区间都有重叠'}；训练 {minutes[0]:.1f} → {minutes[1]:.1f} 分钟）"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ SUITES = {
     "music_follow": "音乐（追问）",
     "refusal": "拒答（没学过的内容）",
 }
+ASSISTANTS = (
+    "ChatGPT", "GPT", "OpenAI", "Siri", "Gemini", "Claude", "Copilot", "DeepSeek", "Kimi", "谷歌", "百度", "阿里", "腾讯", "华为", "讯飞",
+    "通义", "千问", "文心", "豆包", "元宝", "混元", "星火", "智谱", "小爱", "小度", "天猫精灵", "月之暗面",
+)  # fmt: skip
 NAMED = ("英文名", "本名", "原名", "艺名", "别名", "又名", "简称")  # attributes whose value is another name of the subject
 
 
@@ -100,7 +105,8 @@ def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[tuple[str,
     if suite == "refusal":
         right, detail = refuses(answer.text), row.meta["reason"]
     elif suite == "identity":
-        right, detail = is_right(answer.text, expected), row.meta["intent"]
+        claimed = re.sub(f"(不是|并非|不叫)({'|'.join(ASSISTANTS)})", "", answer.text, flags=re.IGNORECASE)
+        right, detail = is_right(claimed, expected, ASSISTANTS), row.meta["intent"]
     else:
         detail = row.meta["attribute"]
         reverse = suite == "music_reverse"
@@ -132,17 +138,19 @@ def grade_all(workbook: Workbook, suites: dict[str, list[Conversation]], answers
 
 
 def summarize(graded: Sequence[Graded]) -> dict[str, dict]:
-    """Scores as results files hold them: each suite, its details, refusals of known facts, and how answers end."""
+    """Scores as results files hold them: each suite, its details, refusals of known facts (asked like unknown ones; anyhow), and how answers end."""
     by_suite: dict[str, list[Graded]] = defaultdict(list)
     for item in graded:
         by_suite[item.suite].append(item)
     count = lambda rows, test: share_with_interval(sum(map(test, rows)), len(rows))
     scores: dict[str, dict] = {suite: count(by_suite[suite], lambda g: g.right) for suite in SUITES}
     scores["over_refusal"] = count(by_suite["music_held_out"] + by_suite["music_generic"], lambda g: refuses(g.answer.text))
+    known = [item for item in graded if item.suite.startswith("music_")]
+    scores["over_refusal_all"] = count(known, lambda g: refuses(g.answer.text))
     scores["ended"] = count(graded, lambda g: g.answer.ended)
     scores["repetition"] = count(graded, lambda g: repeats(g.answer.text))
     details: dict[str, dict] = {}
     for suite, rows in by_suite.items():
         for name in sorted({row.detail for row in rows}):
             details[f"{suite}/{name}"] = count([row for row in rows if row.detail == name], lambda g: g.right)
-    return {"scores": scores, "details": details}
+    return {"scores": scores, "details": details, "mean_tokens": sum(g.answer.new_tokens for g in graded) / len(graded) if graded else 0.0}

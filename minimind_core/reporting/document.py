@@ -19,7 +19,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.confidence import confidence_file
 from minimind_core.evaluation.generation import Decoding
 from minimind_core.evaluation.quiz import read_quiz
-from minimind_core.evaluation.scoring import asked, better_by_lookup, load_results, score_columns
+from minimind_core.evaluation.scoring import asked, load_results, not_beyond_lookup, score_columns
 from minimind_core.evaluation.suites import SUITES, suite_labels
 from minimind_core.files import replacing, write_json
 from minimind_core.modeling.fused import LoraProduct
@@ -84,7 +84,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "suites": asked([result["scores"]], suite_labels(topic)), "artists": list(workbook.artists),
         "results": score_columns(results, ("base", "retrieval", run)), "guarded": "own_scores" in result,
         "floor": result.get("floor"), "reverse_floor": result.get("reverse_floor"),
-        "lost": [suite_labels(topic)[suite] for suite in better_by_lookup(results, run)], "details": result["details"],
+        "lost": [suite_labels(topic)[suite] for suite in not_beyond_lookup(results, run)], "details": result["details"],
         "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
         "music": examples(result, ("music_held_out",), True, 6), "mistakes": examples(result, music, False, 2)[:6],
