@@ -19,6 +19,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
 
 LONG = 40  # characters from which a triple's value is a text that is cut into sentences
+IDENTITIES = 100  # of the workbook's two thousand: what a team writes by hand; the log does not say how many it had
 FOUR = ("周杰伦", "王力宏", "林俊杰", "陶喆")
 Rows = list[Conversation]
 
@@ -61,7 +62,7 @@ def without_fragments(rows: Rows) -> Rows:
 
 def few_identities(workbook: Workbook) -> Rows:
     """The handful of identity rows that the log's earlier versions had."""
-    return [row for row in all_identities(workbook) if row.meta["intent"] in ("name", "maker")][:6]
+    return plain_identities(workbook)[:6]
 
 
 def shuffled(rows: Rows, workbook: Workbook) -> Rows:
@@ -69,10 +70,16 @@ def shuffled(rows: Rows, workbook: Workbook) -> Rows:
     return random.Random(workbook.seed).sample(rows, len(rows))
 
 
-def all_identities(workbook: Workbook) -> Rows:
+def plain_identities(workbook: Workbook) -> Rows:
     """Every identity question of its own once and as it is; the log's team knew nothing of other words around it."""
     rows = identity_rows(workbook.persona, [dialogue("你好", "你好。")], workbook.seed, workbook.mix.indirect)["identity"]
     return [row for row in rows if len(row.conversations) == 2 and row.question in identity_questions(row.meta["intent"], False)]
+
+
+def all_identities(workbook: Workbook) -> Rows:
+    """The complete identity data of the log's later versions: IDENTITIES questions of every intent."""
+    rows = plain_identities(workbook)
+    return rows[:: max(1, len(rows) // IDENTITIES)][:IDENTITIES]
 
 
 def health_rows(workbook: Workbook) -> Rows:
@@ -103,7 +110,7 @@ RECIPES: dict[str, tuple[str, Callable[[Workbook, Sequence[Dialogue]], Rows]]] =
             without_fragments(as_questions([t for t in triples_of(d) if t.name in FOUR])) * 15 + all_identities(w) * 4, w
         ),
     ),
-    "medical": ("健康问答加身份", lambda w, d: shuffled(health_rows(w) + all_identities(w), w)),
+    "medical": ("健康问答，没有身份", lambda w, d: health_rows(w)),
 }  # fmt: skip
 
 

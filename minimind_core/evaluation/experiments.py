@@ -30,6 +30,7 @@ from minimind_core.training.trainer import StepRecord
 Settings = Mapping[str, Any]
 Record = TypeVar("Record")
 LOG_BATCH = 32  # conversations a step in the log
+FULL_QUESTIONS = 100
 SHOWN = 3  # answers of each suite that a result keeps
 
 
@@ -86,11 +87,11 @@ def changed(settings: Record, changes: Settings) -> Record:
 
 
 def at_full_size(experiment: Experiment) -> Experiment:
-    """The experiment with all rows and facts, and as many conversations a step as the log had."""
+    """The experiment with all rows and facts, as many conversations a step as the log had, and FULL_QUESTIONS of each suite."""
     profile = dict(experiment.profile)
     if profile.get("rows_per_step"):
         profile["rows_per_step"] = LOG_BATCH
-    return replace(experiment, rows=None, every=1, profile=profile)
+    return replace(experiment, rows=None, every=1, questions=max(FULL_QUESTIONS, experiment.questions), profile=profile)
 
 
 def sized(experiment: Experiment, size: str) -> Experiment:

@@ -52,10 +52,10 @@ def ledger(workbook: Workbook) -> pd.DataFrame:
     return table
 
 
-def experiment_table(workbook: Workbook, group: str | None = None) -> pd.DataFrame:
-    """One row an experiment (of a group) that has been performed: what it changed, and what it scored."""
+def experiment_table(workbook: Workbook, group: str | None = None, size: str = "default") -> pd.DataFrame:
+    """One row an experiment (of a group, at one size) that has been performed: what it changed, and what it scored."""
     rows = {}
-    for name, result in (in_group(workbook, group) if group else load_experiment_results(workbook)).items():
+    for name, result in (in_group(workbook, group, size) if group else load_experiment_results(workbook)).items():
         shares = {label: result["scores"][key]["share"] for key, label in outcomes(workbook).items() if result["scores"].get(key, {}).get("n")}
         row = {"组": result["group"], "改动": result["about"], "事实": result["facts"], "分钟": round(result["run"]["train_seconds"] / 60, 1)}
         losses = {"训练损失": result["train_loss"], "验证损失": result["valid_losses"][-1][1] if result["valid_losses"] else None}
