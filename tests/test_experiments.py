@@ -1,5 +1,6 @@
 """Named experiments: settings are checked, results are kept by content, and a matrix survives lost workers."""
 
+import contextlib
 import json
 import os
 import signal
@@ -160,20 +161,35 @@ def test_an_unknown_experiment_is_named(workbook, capsys):
 
 @pytest.mark.slow
 def test_a_cluster_finishes_everything_though_a_worker_is_killed(workbook):
-    distributed = pytest.importorskip("distributed")
+    distributed, psutil = (pytest.importorskip(name) for name in ("distributed", "psutil"))
     chosen = write_tiny(workbook, 4)
+    killed, completed, over = [], set(), threading.Event()
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         pids = [worker.pid for worker in cluster.workers.values()]
 
-        def kill_one():
-            deadline = time.monotonic() + 60
-            while time.monotonic() < deadline and not list(workbook.runs.glob("t*/run.json")):
-                time.sleep(0.05)
-            os.kill(pids[0], signal.SIGKILL)
+        def kill_a_busy_one():
+            kernels = lambda pid: [c for c in psutil.Process(pid).children(recursive=True) if any("ipykernel" in part for part in c.cmdline())]
+            while not over.wait(0.05):
+                busy = [pid for pid in pids if kernels(pid)] if list(workbook.runs.glob("t*/run.json")) else []
+                if busy:
+                    os.kill(busy[0], signal.SIGKILL)
+                    killed.append(busy[0])
+                    return
 
-        killer = threading.Thread(target=kill_one)
-        killer.start()
+        def watch():
+            while not over.wait(0.02):
+                for i in range(4):
+                    with contextlib.suppress(FileNotFoundError):
+                        completed.add((i, result_file(workbook, f"t{i}").stat().st_mtime_ns))
+
+        threads = [threading.Thread(target=target) for target in (kill_a_busy_one, watch)]
+        for thread in threads:
+            thread.start()
         outcomes = dict(matrix.perform_all(workbook, chosen, scheduler=cluster.scheduler_address))
-        killer.join()
+        time.sleep(0.1)
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert killed and [i for i, _ in sorted(completed)] == [0, 1, 2, 3]  # nothing was run twice to the end
     assert outcomes == {f"t{i}": "" for i in range(4)}
     assert all(finished(workbook, experiment) for experiment in chosen)
