@@ -5,8 +5,9 @@ from minimind_core.evaluation.suites import SUITES
 from minimind_core.training.runs import prepare_run
 
 
-def test_stock_minimind_saves_nothing_in_an_epoch_shorter_than_its_interval():
-    assert postmortem.stock_saves(99) == [] and postmortem.stock_saves(100) == [100] and postmortem.stock_saves(358) == [100, 200, 300]
+def test_stock_minimind_saves_nothing_in_an_epoch_shorter_than_its_interval(workbook):
+    found = [list(postmortem.stock_epoch(workbook, steps, interval=3).values()) for steps in (2, 3, 4)]
+    assert found == [[2, False, False], [3, True, True], [4, True, False]]
 
 
 def test_a_log_prints_the_same_batches_of_every_epoch():

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
-from minimind_core.config import Workbook
+from minimind_core.config import LoraConfig, TrainConfig, Workbook
+from minimind_core.conversations.identity import identity_answer
+from minimind_core.conversations.schema import dialogue
 from minimind_core.evaluation.generation import generate
 from minimind_core.evaluation.ledger import OUTCOMES
 from minimind_core.modeling.checkpoint import load_base
-from minimind_core.modeling.lora import load_adapter, merge_lora
+from minimind_core.modeling.lora import add_lora, load_adapter, lora_state, merge_lora, save_adapter
+from minimind_core.training.batches import ConversationBatches, encode_rows
 from minimind_core.training.runs import adapter_file
-from minimind_core.training.trainer import Progress
+from minimind_core.training.trainer import Progress, train
 
 FORGOTTEN = 0.1  # share by which a loss on everyday talk has to differ to be told; it has no interval
 
 
-def stock_saves(steps: int, interval: int = 100) -> list[int]:
-    """Steps of an epoch after which stock MiniMind writes its .pth: every `interval`-th, and not the last."""
-    return list(range(interval, steps + 1, interval))
+def stock_epoch(workbook: Workbook, steps: int, interval: int = 100) -> dict[str, Any]:
+    """Train a stock LoRA for so many steps on one question, with one file that is written every `interval`-th step only, as stock MiniMind does.
+
+    Tells whether there is a file at the end, and whether it holds what was learned last.
+    """
+    model, tokenizer = load_base(workbook.base)
+    lora = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))
+    add_lora(model, lora)
+    rows = encode_rows([dialogue("你是谁？", identity_answer("name", workbook.persona))] * steps, tokenizer)
+    config = TrainConfig(learning_rate=1e-4, stock_schedule=True)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "lora_music.safetensors"
+        for record in train(model, ConversationBatches(rows, 1, 0, workbook.seed, rows_per_step=1, shuffle=False), config):
+            if record.step % interval == 0:
+                save_adapter(file, model, lora)
+        kept = load_file(file) if file.is_file() else {}
+        last = bool(kept) and all(torch.equal(kept[name], tensor) for name, tensor in lora_state(model).items())
+    return {"一轮的步数": steps, "有文件": bool(kept), "是最后的权重": last}
 
 
 def as_logged(result: Mapping[str, Any], times: int = 3) -> list[float]:
