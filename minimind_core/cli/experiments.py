@@ -28,8 +28,9 @@ def experiments(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """List all experiments, or perform the named ones; exit status 1 when one has failed."""
     selected = chosen(workbook, arguments.names)
     if not arguments.names:
+        width = max(len(item.name) for item in selected)
         for item in selected:
-            print(f"{'✓' if finished(workbook, item, arguments.size) else ' '} {item.group:10}{item.name:14}{item.about}")
+            print(f"{'✓' if finished(workbook, item, arguments.size) else ' '} {item.group:10}{item.name:{width}}  {item.about}")
         return 0
     failed = 0
     outcomes = perform_all(workbook, selected, arguments.size, arguments.kdconv, arguments.jobs, arguments.scheduler)
