@@ -67,7 +67,7 @@ def add_model_verbs(verb: Verb) -> None:
     sub.add_argument("--experiment", metavar="NAME", help="按 experiments.toml 里的一项训练并打分（run01…run10、data5 等），运行名就是它")
     add_experiment_options(sub)
     sub = verb("experiments", "experiments", "成批运行实验；已有且没有变动的不重跑", run=False)
-    sub.add_argument("names", nargs="*", metavar="NAME", help="实验名或组名（log、ablation、rank、search）；不写就列出全部")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="实验名或组名（log、kdconv、search、ablation、seeds、probe、rank）；不写就列出全部")
     sub.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="同时运行几个进程")
     sub.add_argument("--scheduler", default="", metavar="ADDRESS", help="Dask 调度器的地址，例如 tcp://10.0.0.1:8786；各机器共享项目目录")
     add_experiment_options(sub)
