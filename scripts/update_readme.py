@@ -56,6 +56,7 @@ STEPS = {
     "a9_default": "LoRA+, two passes, identity and rehearsal twice, roundabout wordings: the default",
 }
 FORGOTTEN = ("日常话的损失，比基座", "loss on everyday talk, against the base")
+DECLINED = ("日常话，推说不知道", "everyday prompts declined")
 TRAINED = ("训练（有用词元）", "training (useful tokens)")
 CONTENDERS = {
     "stock": ("原版设置（float32、补到 512）", "stock settings (float32, padded to 512)"),
@@ -144,7 +145,9 @@ def seeds(root: Path, language: int) -> str:
         lines.append(f"| {' | '.join([labels[language], *cells])} |")
     forgotten = [result["everyday"]["loss"] / runs["base"]["everyday"]["loss"] - 1 for result in results.values()]
     cells = [f"{value:+.1%}" for value in (*forgotten, sum(forgotten) / len(forgotten))]
-    return "\n".join([*lines, f"| {' | '.join([FORGOTTEN[language], *cells])} |"])
+    declined = [result["everyday"]["declined"] for result in results.values()]
+    told = [f"{s['right']}/{s['n']}" for s in declined] + [f"{sum(s['share'] for s in declined) / len(declined):.1%}"]
+    return "\n".join([*lines, *(f"| {' | '.join([label[language], *row])} |" for label, row in ((FORGOTTEN, cells), (DECLINED, told)))])
 
 
 def speed(root: Path, language: int) -> str:
