@@ -125,7 +125,7 @@ def base_loss_figure(stages: Sequence[Sequence[tuple[int, float]]]) -> Figure:
 
 def interleaved_figure(losses: Sequence[float], every: int) -> Figure:
     """Losses as a log printed them, and the same numbers split into the `every` batches that come round each epoch."""
-    figure, (left, right) = blank(1, 2, figsize=(8, 3.2), sharey=True)
+    figure, (left, right) = blank(1, 2, figsize=(7, 2.8), sharey=True)
     left.plot(range(1, len(losses) + 1), losses, color=GREY, linewidth=1)
     left.set(title="日志里的样子", xlabel="第几次打印", ylabel="损失（nats / 词元）")
     for index, colour in zip(range(every), (BLUE, ORANGE, GREEN, GREY), strict=False):
