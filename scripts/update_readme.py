@@ -24,7 +24,7 @@ ROWS = {
     "music_reverse": ("音乐，由值反问对象", "music, from value to subject"),
     "music_follow": ("音乐，追问（两轮）", "music, follow-up question"),
     "refusal": ("拒答没学过的内容", "refusal of unknown things"),
-    "over_refusal": ("过度拒答：没见过的问法、通用问法（越低越好）", "over-refusal, unseen wordings (lower is better)"),
+    "over_refusal": ("过度拒答：没见过的问法、通用问法（越低越好）", "over-refusal, held-out and any-attribute wordings (lower is better)"),
     "over_refusal_all": ("过度拒答：一切问法（越低越好）", "over-refusal, all wordings (lower is better)"),
     "ended": ("自然结束", "answer ended by itself"),
     "repetition": ("复读（越低越好）", "repetition (lower is better)"),

@@ -1,3 +1,5 @@
+import dataclasses
+
 from minimind_core.collection.facts import Fact, write_facts
 from minimind_core.conversations.schema import dialogue
 from minimind_core.evaluation.generation import Answer
@@ -26,12 +28,16 @@ def test_who_claims_to_be_another_assistant_is_wrong_whatever_else_it_says(workb
     said = {
         "我是小音。": True,
         "我不是ChatGPT，我是小音。": True,
+        "我不是通义千问，也不是 OpenAI的ChatGPT，我是小音。": True,
         "我是chatgpt，不是小音。": False,
         "我是小音，也叫豆包。": False,
         "我是通义千问。": False,
     }
     graded = grade_all(workbook, {"identity": [row] * len(said)}, [Answer(text, 3, True) for text in said])
     assert [g.right for g in graded] == list(said.values())
+    sparks = dataclasses.replace(workbook, persona=dataclasses.replace(workbook.persona, team="星火小队"))
+    answers = [Answer(text, 3, True) for text in ("我是小音，一个由星火小队训练的助手。", "我是小音，也是豆包。")]
+    assert [g.right for g in grade_all(sparks, {"identity": [row] * 2}, answers)] == [True, False]
 
 
 def test_every_way_of_asking_for_a_known_fact_counts_as_over_refusal(workbook):

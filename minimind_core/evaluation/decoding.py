@@ -30,7 +30,7 @@ class Decoding:
     repetition_penalty: float = 1.3  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
     seed: int = 42
     guard: Guard | None = None  # has some answers replaced by others; None: all are given as they are
-    likely: tuple[str, ...] = ()  # answers that may be expected; they make a single greedy answer faster, not different
+    likely: tuple[str, ...] = ()  # expected answers: drafts for speed, and, with a guard, how second answers may begin
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.repetition_penalty < 1:

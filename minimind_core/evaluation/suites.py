@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections import defaultdict
@@ -99,14 +100,21 @@ def other_names(facts: Sequence[Fact]) -> dict[str, set[str]]:
     return names
 
 
-def grade(suite: str, row: Conversation, answer: Answer, rivals: dict[tuple[str, bool], set[str]], names: dict[str, set[str]]) -> Graded:
-    """Judge one answer by its suite's rule."""
+def grade(
+    suite: str,
+    row: Conversation,
+    answer: Answer,
+    rivals: dict[tuple[str, bool], set[str]],
+    names: dict[str, set[str]],
+    assistants: Sequence[str] = ASSISTANTS,
+) -> Graded:
+    """Judge one answer by its suite's rule; `assistants` are those that an answer about oneself must not claim to be."""
     expected = row.meta["expected"]
     if suite == "refusal":
         right, detail = refuses(answer.text), row.meta["reason"]
     elif suite == "identity":
-        claimed = re.sub(f"(不是|并非|不叫)({'|'.join(ASSISTANTS)})", "", answer.text, flags=re.IGNORECASE)
-        right, detail = is_right(claimed, expected, ASSISTANTS), row.meta["intent"]
+        claimed = re.sub(rf"(不是|并非|不叫)(\s*[的或和、]?\s*({'|'.join(ASSISTANTS)}))+", "", answer.text, flags=re.IGNORECASE)
+        right, detail = is_right(claimed, expected, assistants), row.meta["intent"]
     else:
         detail = row.meta["attribute"]
         reverse = suite == "music_reverse"
@@ -133,8 +141,10 @@ def grade_all(workbook: Workbook, suites: dict[str, list[Conversation]], answers
     """Judge the answers to all suites' questions, given in the suites' order."""
     facts = read_facts(workbook.facts)
     rivals, names = rivals_by_attribute(facts), other_names(facts)
+    own = " ".join(dataclasses.astuple(workbook.persona)).lower()  # a team may share a word with an assistant
+    assistants = [name for name in ASSISTANTS if name.lower() not in own]
     asked = [(suite, row) for suite, rows in suites.items() for row in rows]
-    return [grade(suite, row, answer, rivals, names) for (suite, row), answer in zip(asked, answers, strict=True)]
+    return [grade(suite, row, answer, rivals, names, assistants) for (suite, row), answer in zip(asked, answers, strict=True)]
 
 
 def summarize(graded: Sequence[Graded]) -> dict[str, dict]:
