@@ -187,31 +187,17 @@ def perform(
 ) -> dict[str, Any]:
     """Build the data, train runs/NAME, ask all suites and write report/results/experiments/NAME.json; goes on where it was broken off."""
     experiment = sized(experiment, size)
-    own = own_workbook(workbook, experiment)
+    mix, profile, decoding = resolve(experiment, workbook.mix)
+    folder = run_folder(workbook, experiment.name)
+    own = replace(workbook, dataset=folder / "dataset", facts=folder / "dataset" / "facts.csv", mix=mix, seed=experiment.seed or workbook.seed)
     data = prepare_data(own, workbook, experiment, kdconv)
-    resume = (run_folder(workbook, experiment.name) / "checkpoint.pt").is_file()
-    run = prepare_run(own, experiment.name, resolve(experiment, workbook.mix)[1], resume=resume, data=data)
+    run = prepare_run(own, experiment.name, profile, resume=(folder / "checkpoint.pt").is_file(), data=data)
     for record in run.train():
         watch(record)
-    return assess(workbook, experiment, size)
-
-
-def own_workbook(workbook: Workbook, experiment: Experiment) -> Workbook:
-    """The workbook with the experiment's own data, mix and seed."""
-    dataset = run_folder(workbook, experiment.name) / "dataset"
-    mix = resolve(experiment, workbook.mix)[0]
-    return replace(workbook, dataset=dataset, facts=dataset / "facts.csv", mix=mix, seed=experiment.seed or workbook.seed)
-
-
-def assess(workbook: Workbook, experiment: Experiment, size: str = "default") -> dict[str, Any]:
-    """Ask a trained experiment, whose size is `size`, all suites and write its result."""
-    mix, _, decoding = resolve(experiment, workbook.mix)
-    own, folder = own_workbook(workbook, experiment), run_folder(workbook, experiment.name)
-    settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     model, tokenizer = load_run(own, experiment.name)
     suites = load_suites(own, experiment.questions)
     if experiment.recipe != "default":
-        suites["music_seen"] = asked_as_taught(workbook.root / settings["data"], experiment.questions)
+        suites["music_seen"] = asked_as_taught(data, experiment.questions)
     if experiment.careful:
         calibrate(own, experiment.name, decoding)
     used = careful(own, experiment.name, decoding) if experiment.careful else decoding
@@ -220,7 +206,7 @@ def assess(workbook: Workbook, experiment: Experiment, size: str = "default") ->
     result = {
         **{key: getattr(experiment, key) for key in ("name", "group", "about", "lesson", "recipe")},
         "size": size, "content_hash": content_hash(workbook, experiment),
-        "run": settings, "facts": len(read_facts(own.facts)),
+        "run": json.loads((folder / "run.json").read_text(encoding="utf-8")), "facts": len(read_facts(own.facts)),
         "mix": dataclasses.asdict(mix), "decoding": dataclasses.asdict(decoding),
         "floor": used.guard and used.guard.floor, "reverse_floor": used.guard and used.guard.reverse_floor, **summarize(graded),
         "everyday": everyday(own, model, tokenizer, used), "train_loss": float(metrics[-1]["mean_loss"]),

@@ -98,7 +98,7 @@ def reconsider(
     final = [settled(answer, messages, guard) for answer, messages in zip(answers, dialogues, strict=True)]
     evasions = (guard.fallback, *guard.itself)
     opening = openings(tokenizer, tuple(text for text in decoding.likely if text not in evasions))
-    barred = set(range(tokenizer.get_vocab_size())) - opening if opening else openings(tokenizer, evasions)
+    untaught = set(range(tokenizer.get_vocab_size())) - opening if opening else openings(tokenizer, evasions)
 
     def retry(doubtful: Sequence[int], barred: Collection[int], least: float, better: Callable[[Answer, int], bool]) -> None:
         prompts = {i: fitting_prompt(model, tokenizer, dialogues[i], decoding) for i in doubtful}
@@ -114,7 +114,7 @@ def reconsider(
     of_itself = {i for i in doubtful if guard.asks_about_itself(dialogues[i])}
     doubtful = [i for i in doubtful if not (i in of_itself and final[i].text in guard.itself)]
     least = min(guard.floor or 0.0, guard.reverse_floor or 0.0)  # what is less probable is not vouched for
-    retry(doubtful, barred, least, lambda other, i: rather(other, answers[i], dialogues[i], guard))
+    retry(doubtful, untaught, least, lambda other, i: rather(other, answers[i], dialogues[i], guard))
     declined = [i for i in doubtful if i in of_itself and final[i].text == guard.fallback]
     retry(declined, openings(tokenizer, (guard.fallback,)), INTRODUCTION, lambda other, i: introduces(other, answers[i], guard))
     return final

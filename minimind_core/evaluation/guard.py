@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -86,11 +86,21 @@ class Guard:
             return ""
         return next((part for part, name in zip(("subject", "value"), named, strict=True) if self.names(dialogue, name)), "")
 
+    @cached_property
+    def asking(self) -> frozenset[str]:
+        """All texts that ask for some attribute."""
+        return frozenset[str]().union(*self.forms.values())
+
+    @cached_property
+    def normal_subjects(self) -> dict[str, str]:
+        """The subjects and how their names read when normalised."""
+        return {subject: normalize(subject) for subject in self.subjects}
+
     def asks_for_fact(self, question: str) -> bool:
         """Whether a question names what the model was taught facts about, and asks for an attribute."""
-        text, asking = normalize(question), frozenset[str]().union(*self.forms.values())
-        named = (name for subject in self.subjects if (name := normalize(subject)) in text and self.names(question, subject))
-        return any(cue in text.replace(name, " ") for name in named for cue in asking)
+        text = normalize(question)
+        named = (name for subject, name in self.normal_subjects.items() if name in text and self.names(question, subject))
+        return any(cue in text.replace(name, " ") for name in named for cue in self.asking)
 
     def alike(self, messages: Sequence[Message]) -> tuple[float, float]:
         """How much the last question is like a taught one about the model itself, and like one on another topic, which a fact is; 0 if unknown."""

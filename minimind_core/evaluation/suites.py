@@ -106,7 +106,7 @@ def grade(
     answer: Answer,
     rivals: dict[tuple[str, bool], set[str]],
     names: dict[str, set[str]],
-    assistants: Sequence[str] = ASSISTANTS,
+    assistants: Sequence[str],
 ) -> Graded:
     """Judge one answer by its suite's rule; `assistants` are those that an answer about oneself must not claim to be."""
     expected = row.meta["expected"]
