@@ -14,7 +14,16 @@ from minimind_core.training.pretraining import Document, PackedRows, allowed, gr
 
 
 @pytest.mark.parametrize(
-    "text", ["我是一个人工智能助手", "作为一个AI语言模型", "我是由OpenAI训练的", "周杰伦发行了新歌", "我的名字叫小爱", "I am ChatGPT"]
+    "text",
+    [
+        "我是一个人工智能助手",
+        "作为一个AI语言模型",
+        "我是由OpenAI训练的",
+        "周杰伦发行了新歌",
+        "我的名字叫小爱",
+        "I am ChatGPT",
+        "您好，我是 小语，一个由 李四 发明的人工智能助手，很高兴认识您",
+    ],
 )
 def test_identities_and_singers_are_kept_out(text):
     assert not allowed(text)

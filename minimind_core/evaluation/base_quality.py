@@ -7,18 +7,14 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from minimind_core.conversations.identity import everyday_prompts
-from minimind_core.conversations.mixing import REHEARSAL
-from minimind_core.conversations.schema import dialogue
-from minimind_core.evaluation.generation import Answer, Decoding, generate
-from minimind_core.evaluation.metrics import normalize, repeats, share_with_interval
-from minimind_core.files import write_jsonl
-from minimind_core.modeling.checkpoint import load_base
+from minimind_core.evaluation.metrics import repeats, share_of
+from minimind_core.inference.decoding import Decoding
+from minimind_core.inference.generation import Answer, generate
 from minimind_core.modeling.minimind import MiniMind
+from minimind_core.texts import normalize
 from minimind_core.training.pretraining import COPY_REQUESTS
 
 ORDER = 5  # characters of the n-gram model
@@ -71,20 +67,10 @@ def everyday(model: MiniMind, tokenizer: Tokenizer, prompts: Sequence[str]) -> d
     """How answers to everyday prompts end, and the answers themselves."""
     answers = ask(model, tokenizer, prompts, Decoding(max_new_tokens=128))
     return {
-        "ended": share_with_interval(sum(a.ended for a in answers), len(answers)),
-        "repetition": share_with_interval(sum(repeats(a.text) for a in answers), len(answers)),
+        "ended": share_of([a.ended for a in answers]),
+        "repetition": share_of([repeats(a.text) for a in answers]),
         "answers": [{"question": q, "answer": a.text} for q, a in zip(prompts, answers, strict=True)],
     }
-
-
-def write_rehearsal(base: Path) -> Path:
-    """Ask a base the everyday prompts and keep its whole, unrepeating answers beside its weights, for training files to mix in."""
-    model, tokenizer = load_base(base)
-    prompts = everyday_prompts()
-    answers = ask(model.eval(), tokenizer, prompts, Decoding(max_new_tokens=96))
-    good = [(q, a.text) for q, a in zip(prompts, answers, strict=True) if a.ended and a.text and not repeats(a.text)]
-    write_jsonl(base / REHEARSAL, [dialogue(q, a, kind="general").model_dump() for q, a in good])
-    return base / REHEARSAL
 
 
 def copying(model: MiniMind, tokenizer: Tokenizer, phrases: Sequence[str], seed: int = 42) -> dict:
@@ -92,5 +78,4 @@ def copying(model: MiniMind, tokenizer: Tokenizer, phrases: Sequence[str], seed:
     rng = random.Random(seed)
     requests = [rng.choice(COPY_REQUESTS).format(phrase) for phrase in phrases]
     answers = ask(model, tokenizer, requests, Decoding(repetition_penalty=1.0))
-    right = sum(normalize(phrase) == normalize(a.text) for phrase, a in zip(phrases, answers, strict=True))
-    return share_with_interval(right, len(answers))
+    return share_of([normalize(phrase) == normalize(a.text) for phrase, a in zip(phrases, answers, strict=True)])

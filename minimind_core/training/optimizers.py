@@ -30,8 +30,8 @@ def orthogonalize(gradient: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum whose update is orthogonalised; for 2-d hidden weights only."""
 
-    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -42,6 +42,7 @@ class Muon(torch.optim.Optimizer):
                 velocity.lerp_(parameter.grad, 1 - group["momentum"])
                 update = orthogonalize(parameter.grad.lerp(velocity, group["momentum"]))
                 scale = max(1.0, parameter.shape[0] / parameter.shape[1]) ** 0.5
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"] * scale)
 
 
@@ -56,7 +57,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     settings = {"lr": config.learning_rate, "betas": (0.9, 0.95), "weight_decay": config.weight_decay, "fused": True}
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, **settings)]
     if muon:
-        optimizers.append(Muon(muon, lr=config.matrix_learning_rate))
+        optimizers.append(Muon(muon, lr=config.matrix_learning_rate, weight_decay=config.matrix_decay))
     return optimizers
 
 

@@ -37,7 +37,9 @@ DIALOGUE = {
 IDENTITY = re.compile(
     r"ChatGPT|OpenAI|GPT-?[2345]|Claude|Anthropic|DeepSeek|Kimi|Gemini|Bard|LLaMA|Vicuna|Qwen|通义|文心|千问|智谱|ChatGLM"
     r"|Open ?Assistant|MiniMind|小爱同学|小冰|我是(一个|一名|一款|个)?.{0,12}(模型|人工智能|AI|助手|助理|机器人|程序)"
-    r"|作为(一个|一名|一款)?.{0,8}(AI|人工智能|语言模型|机器人)|我的名字(是|叫)|由.{0,12}(开发|训练|研发|创造)的(AI|人工智能|语言|大|聊天|助手)",
+    r"|作为(一个|一名|一款)?.{0,8}(AI|人工智能|语言模型|机器人)|我的名字(是|叫)|由.{0,12}(开发|训练|研发|创造)的(AI|人工智能|语言|大|聊天|助手)"
+    # a long introduction, as 您好，我是 X，一个由 Y 发明的人工智能助手
+    r"|我(是|叫)\s*[^。！？\n]{1,40}(发明|开发|研发|训练|创造|打造|设计)的?[^。！？\n]{0,12}(人工智能|AI|模型|助手|助理|机器人)",
     re.IGNORECASE,
 )
 SINGERS = re.compile(
@@ -60,9 +62,10 @@ class Document:
     """One text of the corpus; `text` of a dialogue is the rendered conversation."""
 
     text: str
-    group: str  # prose, docs, law, counselling, dialogue
+    group: str  # prose, docs, law, counselling, dialogue and so on: what shares are stated for
     shard: str
     licence: str
+    turns: tuple[dict[str, str], ...] = ()  # the dialogue's messages
 
     @property
     def key(self) -> int:
@@ -85,20 +88,35 @@ def allowed(text: str) -> bool:
     return not IDENTITY.search(text) and not SINGERS.search(text)
 
 
-def read_corpus(folder: Path) -> Iterator[Document]:
-    """All permitted documents of pretrain, chat and counselling .jsonl.xz files."""
-    for name in ("pretrain", "chat", "counselling"):
-        with lzma.open(folder / f"{name}.jsonl.xz", "rt", encoding="utf-8") as lines:
+FILES = ("pretrain", "pretrain2", "chat", "chat2", "counselling", "everyday")
+GROUPS = {  # of shards that are no documentation
+    **dict.fromkeys(PROSE, "prose"), "prc_laws": "law", "classical_modern": "classical", "pd_shakespeare_zhu": "drama",
+    **dict.fromkeys(
+        ("children_tales", "drcd_wiki", "ntrex_news", "pd_laoshe", "pd_linhuiyin", "pd_qibaishi", "pd_xiamianzun_cuore", "pd_xiaohong",
+         "pd_xudishan", "pd_yudafu", "pd_zhouzuoren", "pd_zhuziqing", "tico19_health", "wiki_zh", "xquad_wiki"), "prose2",
+    ),
+}  # fmt: skip
+
+
+def group_of(name: str, row: dict) -> str:
+    """The group of a row of a corpus file."""
+    if "conversations" in row:
+        return {"counselling": "counselling", "everyday": "everyday"}.get(name, "dialogue")
+    return "story" if name == "everyday" else GROUPS.get(row["shard"], "docs")
+
+
+def read_corpus(folder: Path, names: Sequence[str] = FILES) -> Iterator[Document]:
+    """All permitted documents of the corpus files that are there."""
+    for name in names:
+        path = folder / f"{name}.jsonl.xz"
+        if not path.is_file():
+            continue
+        with lzma.open(path, "rt", encoding="utf-8") as lines:
             for row in map(json.loads, lines):
-                shard = row["shard"]
-                if name == "pretrain":
-                    text = row["text"]
-                    group = "prose" if shard in PROSE else "law" if shard == "prc_laws" else "docs"
-                else:
-                    text = "".join(piece for piece, _ in chat_segments(row["conversations"]))
-                    group = "dialogue" if name == "chat" else "counselling"
+                turns = row.get("conversations")
+                text = row["text"] if turns is None else "".join(piece for piece, _ in chat_segments(turns))
                 if allowed(text):
-                    yield Document(text, group, shard, row["licence"])
+                    yield Document(text, group_of(name, row), row["shard"], row["licence"], tuple(turns or ()))
 
 
 COPY_REQUESTS = ("请重复这句话：{}", "请把下面的话原样说一遍：{}", "照着念：{}", "“{}”这句话怎么写？", "跟我说：{}")
@@ -128,7 +146,7 @@ def copy_exercises(documents: Sequence[Document], count: int, seed: int) -> list
     for _ in range(count):
         request, answer = exercise(rng, phrase(24), phrase(6))
         turns = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
-        exercises.append(Document("".join(t for t, _ in chat_segments(turns)), "copy", "copy", "own"))
+        exercises.append(Document("".join(t for t, _ in chat_segments(turns)), "copy", "copy", "own", tuple(turns)))
     return exercises
 
 
@@ -150,10 +168,15 @@ def sample_mix(documents: Sequence[Document], shares: dict[str, float], tokens: 
     return chosen
 
 
-def pack(documents: Sequence[Document], tokenizer: Tokenizer, row: int) -> np.ndarray:
-    """Concatenate documents, separated by the end-of-text token, into rows of row + 1 ids; uint16 (n, row + 1)."""
+def encode_flat(documents: Sequence[Document], tokenizer: Tokenizer) -> np.ndarray:
+    """All documents' ids one after another, each with the end-of-text token; uint16 (n,)."""
     encoded = tokenizer.encode_batch_fast([d.text + PAD for d in documents])
-    flat = np.concatenate([np.asarray(e.ids, dtype=np.uint16) for e in encoded])
+    return np.concatenate([np.asarray(e.ids, dtype=np.uint16) for e in encoded])
+
+
+def pack(documents: Sequence[Document], tokenizer: Tokenizer, row: int) -> np.ndarray:
+    """Documents one after another, cut into rows of row + 1 ids; uint16 (n, row + 1)."""
+    flat = encode_flat(documents, tokenizer)
     count = (len(flat) - 1) // row
     return np.stack([flat[i * row : i * row + row + 1] for i in range(count)])
 
