@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minimind_core.errors import WorkbookError
+from minimind_core.mixture import RENAMED, Draws, Mix, read_draws
 
 LINEAR_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -74,6 +75,7 @@ class TrainConfig:
 
     learning_rate: float = 2e-3  # peak rate of AdamW
     matrix_learning_rate: float | None = None  # peak rate of Muon for hidden matrices; None: AdamW for all
+    matrix_decay: float = 0.0  # Muon's decoupled weight decay
     lora_b_ratio: float = 1.0  # rate of LoRA's B over that of its A (LoRA+, arXiv:2402.12354)
     warmup: float = 0.05  # share of the steps in which the rate rises from 0
     decay: float = 0.95  # share of the steps, at the end, in which it falls linearly to 0
@@ -113,7 +115,7 @@ class Profile:
 UPPER_HALF = LoraConfig(rank=32, alpha=64, first_layer=4)
 PROFILES = {
     "smoke": Profile(1, 1024, 96, 6, TrainConfig(learning_rate=3e-3, validate_every=2), LoraConfig(rank=4, alpha=8)),
-    "default": Profile(2, 1024, None, 400, TrainConfig(learning_rate=1.5e-3, lora_b_ratio=4.0), LoraConfig()),
+    "default": Profile(1, 2048, None, 400, TrainConfig(learning_rate=2e-3, lora_b_ratio=4.0), LoraConfig(rank=32, alpha=64)),
     "full": Profile(6, 1024, None, None, TrainConfig(learning_rate=4e-3), LoraConfig(rank=32, alpha=64)),
 }
 STOCK_LORA = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))  # stock MiniMind: square layers only
@@ -130,24 +132,6 @@ class Persona:
 
 
 @dataclass(frozen=True)
-class Mix:
-    """How often each part of the data is repeated in the training file: `15 × raw + 4 × identity` is music=15, identity=4."""
-
-    music: int = 1
-    identity: int = 1
-    refusal: int = 1
-    general: int = 1
-    wordings: int = 18  # of each attribute at most so many taught wordings
-    answers: int = 1  # and so many forms of answer
-    indirect: bool = True  # False: without indirect.toml's questions about the model and about other things
-
-    def __post_init__(self) -> None:
-        counts = (self.music, self.identity, self.refusal, self.general)
-        if min(counts) < 0 or not any(counts) or min(self.wordings, self.answers) < 1:
-            raise ValueError("mix counts must not be negative, and not all zero; wordings and answers at least 1")
-
-
-@dataclass(frozen=True)
 class Workbook:
     """Everything a team edits, read from workbook.toml; paths are absolute."""
 
@@ -160,6 +144,7 @@ class Workbook:
     base: Path
     dataset: Path  # folder of the data files
     mix: Mix = field(default_factory=Mix)
+    draws: Draws = field(default_factory=Draws)
     profile: str = "default"
     seed: int = 42
     show_questions: tuple[str, ...] = ()  # the team's own questions for the class
@@ -190,10 +175,11 @@ SCHEMA: dict[str, dict[str, type]] = {
     "persona": {"name": str},
     "project": {"team": str, "members": list, "course": str, "topic": str, "artists": list},
     "data": {"facts": str},
-    "mix": {"music": int, "identity": int, "refusal": int, "general": int, "wordings": int, "answers": int},
+    "mix": {"fact": int, "identity": int, "unknown": int, "everyday": int},
     "training": {"profile": str, "base": str, "seed": int},
     "show": {"questions": list},
 }
+OPTIONAL = {"draws"}  # sections that may be left out, and keys of theirs
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -213,6 +199,8 @@ def check_values(path: Path, values: dict[str, Any]) -> None:
         return next((i for i, line in enumerate(text, 1) if line.strip().strip("[").startswith(word)), 1)
 
     for section, keys in values.items():
+        if section in OPTIONAL and isinstance(keys, dict):
+            continue
         if section not in SCHEMA or not isinstance(keys, dict):
             raise WorkbookError(f"{path}:{line_of(section)}: 不认识的小节 [{section}]。可用的是 {'、'.join(SCHEMA)}。")
         for key in keys.keys() - SCHEMA[section].keys():
@@ -240,6 +228,8 @@ def load_workbook(root: Path | None = None) -> Workbook:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise WorkbookError(f"{path}: 格式错误（{error}）。文字要用英文双引号括起来，文件存为 UTF-8。") from error
+    if "mix" in values:
+        values["mix"] = {RENAMED.get(k, k): v for k, v in values["mix"].items() if RENAMED.get(k, k)}
     check_values(path, values)
     project, training = values["project"], values["training"]
     if training["profile"] not in PROFILES:
@@ -248,11 +238,12 @@ def load_workbook(root: Path | None = None) -> Workbook:
     try:
         mix = Mix(**values["mix"])
     except ValueError:
-        raise WorkbookError(f"{path}: [mix] 的份数不能是负数，也不能全为 0；wordings 和 answers 至少是 1。") from None
+        raise WorkbookError(f"{path}: [mix] 的份数不能是负数，也不能全为 0。") from None
     return Workbook(
         root=root,
         persona=Persona(values["persona"]["name"], project["team"], project["topic"], join_names(artists)),
         course=project["course"], members=tuple(project["members"]), artists=artists,
         facts=root / values["data"]["facts"], base=root / training["base"], dataset=root / "dataset", mix=mix,
+        draws=read_draws(path, values.get("draws", {})),
         profile=training["profile"], seed=training["seed"], show_questions=tuple(values["show"]["questions"]),
     )  # fmt: skip

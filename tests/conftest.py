@@ -91,6 +91,7 @@ def project(tmp_path: Path, tokenizer) -> Path:
     save_base(random_model(), tokenizer, tmp_path / "weights" / "base")
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "facts.csv").write_text(FACTS, encoding="utf-8")
+    shutil.copytree(PROJECT / "dataset" / "questions", tmp_path / "dataset" / "questions")
     (tmp_path / "report").mkdir()
     shutil.copy(PROJECT / "report" / "report.typ", tmp_path / "report")
     shutil.copytree(PROJECT / "report" / "sections", tmp_path / "report" / "sections")

@@ -15,10 +15,10 @@ from minimind_core.files import replacing, write_jsonl, write_text
     ('name = "小音"', "", "name 应是非空的文字"),
     ("[mix]", "[mixx]", r"不认识的小节 \[mixx\]"),
     ('profile = "smoke"', 'profile = "fast"', "profile 应是"),
-    ("music = 1", "music = -1", "不能是负数"),
+    ("fact = 1", "fact = -1", "不能是负数"),
     ('artists = ["周杰伦", "王力宏", "林俊杰", "陶喆"]', "artists = []", "artists 应是非空的列表"),
     ('course = "人工智能导论"', "course = 人工智能导论", "格式错误"),
-    ("identity = 2", "identity = true", "identity 应是整数"),
+    ("identity = 1", "identity = true", "identity 应是整数"),
 ])  # fmt: skip
 def test_a_wrong_setting_is_named_with_file_line_and_remedy(project, old, new, problem):
     path = project / "workbook.toml"
@@ -76,3 +76,12 @@ def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path, monkeypatch):
     with pytest.raises(WorkbookError, match="磁盘空间不足"):
         write_jsonl(path, [2])
     assert path.read_text() == "1\n" and os.listdir(tmp_path) == ["rows.jsonl"]
+
+
+def test_a_workbook_of_an_older_version_still_loads(project):
+    path = project / "workbook.toml"
+    text = path.read_text(encoding="utf-8")
+    start, end = text.index("[mix]"), text.index("[training]")
+    old = "[mix]\nmusic = 1\nidentity = 3\nrefusal = 2\ngeneral = 2\nwordings = 18\nanswers = 1\n\n"
+    path.write_text(text[:start] + old + text[end:], encoding="utf-8")
+    assert load_workbook(project).mix == Mix(fact=1, identity=3, unknown=2, everyday=2)

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import random
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -13,10 +12,9 @@ from hypothesis import strategies as st
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.collection.kdconv import Triple, agrees, compare, read_kdconv
 from minimind_core.config import load_workbook
-from minimind_core.conversations import doctor, identity, mixing
-from minimind_core.conversations.questions import fill, load_wordings, parse_wordings, wordings_for
+from minimind_core.conversations import doctor, mixing
 from minimind_core.conversations.schema import Conversation, dialogue, iterate_conversations, read_conversations
-from minimind_core.conversations.unknown import ATTRIBUTES, refusal_rows
+from minimind_core.conversations.space import converse
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
 
@@ -48,114 +46,31 @@ def test_the_shipped_facts_are_many_sourced_and_about_the_four_artists():
     assert {"周杰伦", "王力宏", "林俊杰", "陶喆"} <= people
 
 
-def test_wordings_are_many_distinct_and_never_shared_between_splits():
-    for attribute, words in load_wordings().items():
-        forms = [*words.train, *words.valid, *words.held_out, *words.family, *words.reverse, *words.follow]
-        assert len(set(forms)) == len(forms), attribute
-        assert len(words.train) >= 12 and words.valid and len(words.held_out) >= 2 and len(words.family) >= 2
-        assert len(words.answers) >= 3 or attribute in ("人物", "其他")
-
-
-@pytest.mark.parametrize(("text", "problem"), [
-    ("[a]\nfoo = ['x']", "只能写"), ("[a]\nanswers = ['{s}{v}']", "缺少"), ("[a", "格式错误"),
-    ("[a]\n" + "".join(f"{k} = ['x']\n" for k in ("answers", "train", "valid", "held_out", "family")), "没有 {s}"),
-])  # fmt: skip
-def test_bad_wordings_are_refused(text, problem):
-    with pytest.raises(WorkbookError, match=problem):
-        parse_wordings(text, "wordings.toml")
-
-
-def test_a_team_can_add_wordings_of_its_own(workbook):
-    forms = {"answers": ["{s}：{v}"], "train": ["{s}何时生"], "valid": ["{s}生日？"], "held_out": ["{s}几岁生"], "family": ["{s}生于__"]}
-    text = '["出生日期"]\n' + "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in forms.items())
-    (workbook.dataset / "wordings.toml").write_text(text, encoding="utf-8")
-    questions = {row.question for row in mixing.build_splits(workbook)["music_qa_train"] if row.meta["attribute"] == "出生日期"}
-    assert {"周杰伦何时生", "陶喆何时生"} < questions  # and a few that fit any attribute
-    only = dataclasses.replace(workbook, mix=dataclasses.replace(workbook.mix, wordings=1))
-    questions = {row.question for row in mixing.build_splits(only)["music_qa_train"] if row.meta["attribute"] == "出生日期"}
-    assert questions == {"周杰伦何时生", "陶喆何时生"}
-
-
-def test_known_attributes_are_also_asked_in_the_words_that_ask_for_unknown_ones(workbook):
-    splits, forms = mixing.build_splits(workbook), load_wordings()["其他"].held_out
-    asked = {row.question for row in splits["music_qa_test"] if row.meta["way"] == "generic"}
-    known = {(row.meta["subject"], row.meta["attribute"]) for row in splits["music_qa_train"] if row.meta["attribute"] in load_wordings()}
-    assert asked == {fill(form, s, a) for form in forms for s, a in known} != set()
-    unknown = [row.question for row in splits["refusal_test"] if row.meta["reason"] == "attribute"]
-    assert unknown and all(question.startswith(tuple(form.split("{s}")[0] for form in forms)) for question in unknown)
-
-
-def test_reverse_questions_are_asked_only_where_one_subject_has_the_value(workbook):
-    facts = [Fact(s, "出生日期", v, "https://example.org", "2026-01-01") for s, v in (("甲", "1年"), ("乙", "1年"), ("丙", "2年"))]
-    rows = mixing.music_rows(facts, load_wordings(), 0)
-    reverse = [row for part in rows.values() for row in part if row.meta["way"] == "reverse"]
-    assert {row.meta["expected"] for row in reverse} == {"丙"} and all("丙" not in row.question for row in reverse)
-
-
-def test_an_answer_begins_with_what_its_question_gave(workbook):
-    book = load_wordings()
-    rows = [row for part in mixing.build_splits(workbook).values() for row in part if row.meta.get("way") in ("forward", "reverse")]
-    for row in rows:
-        given, wanted = (row.meta["subject"], row.meta["expected"])[:: 1 if row.meta["way"] == "forward" else -1]
-        if row.meta["way"] == "reverse":
-            if not wordings_for(book, row.meta["attribute"]).reverse_answers:
-                continue
-            given = next(fact.value for fact in read_facts(workbook.facts) if (fact.subject, fact.attribute) == (wanted, row.meta["attribute"]))
-        assert given in row.question and row.answer.strip("《").startswith(given.strip("《")) and wanted in row.answer
-
-
-def test_every_fact_is_also_asked_as_a_sentence_to_be_finished(workbook):
-    book = load_wordings()
-    rows = mixing.build_splits(workbook)["music_qa_train"]
-    for fact in read_facts(workbook.facts):
-        own = [row for row in rows if (row.meta["subject"], row.meta["attribute"]) == (fact.subject, fact.attribute)]
-        begun = [fill(begin, fact.subject, fact.attribute) for begin in wordings_for(book, fact.attribute).begin]
-        assert sum(any(begin in row.question for begin in begun) for row in own) >= mixing.BEGUN
-        assert not any("__" in row.question for row in own)  # filling a blank is left to the test
-
-
-def test_unknown_attributes_are_many_and_never_known(workbook):
-    facts = read_facts(PROJECT / "dataset" / "facts.csv")
-    rows, known = refusal_rows(facts, load_wordings(), workbook.persona, 1), {fact.attribute for fact in facts}
-    made = identity.invented_attribute(random.Random(0), "work_attribute")
-    assert made not in known and "{" not in made
-    asked = [row.question for row in rows["refusal"] if row.meta["reason"] == "attribute"]
-    assert len(asked) > ATTRIBUTES * len(facts) and len(set(asked)) == len(asked)
-
-
-def test_follow_up_questions_leave_the_subject_to_the_first_turn(workbook):
-    rows = [r for part in mixing.build_splits(workbook).values() for r in part if r.meta.get("way") == "follow"]
-    assert rows
-    for row in rows:
-        assert len(row.conversations) == 4 and row.meta["subject"] not in row.question
-        assert row.meta["subject"] in row.conversations[0].content and row.meta["expected"] in row.answer
-
-
-def test_exposures_count_every_answer_to_a_fact(workbook):
+def test_exposures_count_every_question_about_a_fact(workbook):
     splits = mixing.build_splits(workbook)
     counts = mixing.exposures(splits["train"])
     assert counts.keys() == {(f.subject, f.attribute) for f in read_facts(workbook.facts)}
-    assert sum(counts.values()) == len([r for r in splits["train"] if r.meta["kind"] == "music"])
+    assert sum(counts.values()) == len([r for r in splits["train"] if r.meta["kind"] == "fact"])
 
 
-def test_splits_partition_and_nothing_leaks(workbook):
+def test_drawn_test_questions_are_not_taught(workbook):
     splits = mixing.build_splits(workbook)
-    taught = {row.question for row in splits["train"]}
-    for name in ("music_qa_valid", "music_qa_test", "identity_test", "refusal_valid", "refusal_test"):
-        assert splits[name] and not taught & {row.question for row in splits[name]}
+    taught = {row.question for row in splits["train"] if len(row.conversations) == 2}
+    for name in ("qa_valid", "qa_test"):
+        assert not taught & {row.question for row in splits[name] if len(row.conversations) == 2}
 
 
-def test_a_leaked_question_is_refused():
-    row = dialogue("问", "答")
-    with pytest.raises(WorkbookError, match="几乎相同"):
-        mixing.check_no_leak({"train": [row], "music_qa_test": [row]})
+def test_a_question_that_others_wrote_for_the_test_is_not_taught(workbook):
+    taught = next(row for row in mixing.build_splits(workbook)["train"] if row.meta["kind"] == "fact" and len(row.conversations) == 2)
+    row = {"suite": "facts", "turns": [taught.question + "？"], "subject": "x", "attribute": "y", "expected": "z"}
+    (workbook.dataset / "questions" / "test.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert taught.question not in {row.question for row in mixing.build_splits(workbook)["train"] if len(row.conversations) == 2}
 
 
 def test_mix_counts_and_seed_decide_the_training_file(workbook):
     one = mixing.build_splits(workbook)
-    counts = workbook.mix
-    parts = {"music": mixing.raise_rare(one["music_qa_train"]), **{name: one[name] for name in ("identity", "refusal", "general")}}
-    assert len(one["train"]) == sum(len(rows) * getattr(counts, name) for name, rows in parts.items())
+    parts = mixing.mixed_parts(one, workbook.mix)
+    assert len(one["train"]) == sum(len(rows) * times for rows, times in parts)
     copies = Counter((row.conversations, row.meta.get("copy", "1")) for row in one["train"])
     assert set(copies.values()) == {1}  # every repetition has a number of its own
     assert mixing.build_splits(workbook)["train"] == one["train"]
@@ -163,11 +78,10 @@ def test_mix_counts_and_seed_decide_the_training_file(workbook):
     assert other != one["train"]
 
 
-def test_only_rare_attributes_and_reverse_questions_are_repeated():
-    named = [(a, s, "forward") for a, n in (("常", 10), ("少", 9)) for s in map(str, range(n))] + [("常", "0", "reverse")]
-    rows = [dialogue(f"{a}{s}", "答", attribute=a, subject=s, way=way) for a, s, way in named]
-    counts = Counter((row.meta["attribute"], row.meta["way"]) for row in mixing.raise_rare(rows))
-    assert counts == {("常", "forward"): 10, ("少", "forward"): 18, ("常", "reverse"): mixing.REVERSED}
+def test_no_question_has_two_answers(workbook):
+    answers: dict = {}
+    for row in mixing.build_splits(workbook)["train"]:
+        assert answers.setdefault(row.conversations[:-1], row.answer) == row.answer
 
 
 def test_files_are_byte_identical_for_the_same_seed(workbook):
@@ -183,7 +97,7 @@ def test_the_persona_names_itself_everywhere(project):
     splits = mixing.build_splits(load_workbook(project))
     answers = " ".join(row.answer for row in splits["identity"])
     assert "阿律" in answers and "银杏组" in answers and "小音" not in answers and "旋律小队" not in answers
-    assert {row.meta["expected"] for row in splits["identity_test"]} == {"阿律", "银杏组"}
+    assert {row.meta["expected"] for row in splits["identity"]} == {"阿律", "银杏组"}
 
 
 text = st.text(min_size=1).filter(str.strip)
@@ -220,14 +134,11 @@ def test_bytes_that_are_not_utf8_are_reported(tmp_path):
         read_conversations(path)
 
 
-def test_doctor_finds_a_leak_and_nothing_in_our_own_files(workbook, tmp_path):
+def test_doctor_finds_a_leak_and_no_error_in_our_own_files(workbook, tmp_path):
     mixing.write_dataset(workbook)
     train = read_conversations(mixing.dataset_file(workbook, "train"))
-    assert not doctor.examine(mixing.dataset_file(workbook, "train"))
-    for name in ("identity", "music_qa_train", "music_qa_test", "refusal", "identity_test", "refusal_test"):
-        path = mixing.dataset_file(workbook, name)
-        assert not doctor.examine(path), name
-        assert name.endswith("_train") or not name.endswith("_test") or not doctor.leaks(path, train)
+    for name in mixing.FILES:
+        assert not [f for f in doctor.examine(mixing.dataset_file(workbook, name), own="小音") if f.error], name
     leaked = tmp_path / "leaked.jsonl"
     write_jsonl(leaked, [train[0].model_dump()])
     assert len(doctor.leaks(leaked, train)) == 1
@@ -264,15 +175,8 @@ def test_conversation_needs_alternating_roles():
         Conversation.model_validate({"conversations": turns})
 
 
-def test_a_topic_without_wordings_of_its_own_still_gets_refusals_of_unknown_subjects(workbook):
-    facts = [Fact(f"对象{i}", "颜色", "红", "https://example.org", "2026-01-01") for i in range(3)]
-    rows = refusal_rows(facts, load_wordings(), workbook.persona, 1)
-    assert all({"artist", "attribute", "off_topic"} <= {r.meta["reason"] for r in part} for part in rows.values())
-
-
 def test_short_questions_after_the_same_long_history_are_no_leak():
-    history = dialogue("关于东吴，都城是什么", "东吴的都城是建业。")
-    asked, other, same = (mixing.after(history, dialogue(q, "孙权。")) for q in ("建立者呢？", "建立者是啥", "建立者呢"))
+    asked, other, same = (converse([("关于东吴，都城是什么", "东吴的都城是建业。"), (q, "孙权。")]) for q in ("建立者呢？", "建立者是啥", "建立者呢"))
     assert not doctor.leaked([asked], [other]) and doctor.leaked([asked], [same])
     assert doctor.leaked([asked], [other, same])[0][1] == same  # the one that does not count hides nothing
 
@@ -287,42 +191,11 @@ def test_questions_about_the_same_long_name_are_no_leak():
     )
 
 
-def test_a_small_table_is_not_drowned_in_refusals():
-    facts = mixing.read_facts(PROJECT / "examples" / "history" / "facts.csv")
-    persona = load_workbook(PROJECT / "examples" / "history").persona
-    refusals = refusal_rows(facts, load_wordings(), persona, 1)["refusal"]
-    assert len(refusals) < len(mixing.music_rows(facts, load_wordings(), 1)["music_qa_train"])
-
-
-def test_what_asks_about_a_subject_of_the_facts_is_no_other_topic(workbook):
-    asked = {
-        subject: {r.question for rows in refusal_rows([fact], load_wordings(), workbook.persona, 1).values() for r in rows if r.meta["reason"] == "off_topic"}
-        for subject in ("秦始皇", "周杰伦") for fact in [Fact(subject, "颜色", "红", "https://example.org", "2026-01-01")]
-    }  # fmt: skip
-    assert any("秦始皇" in q for q in asked["周杰伦"]) and not any("秦始皇" in q for q in asked["秦始皇"])
-
-
 def test_the_second_topic_is_built_by_changing_workbook_and_facts_alone(tmp_path):
     for name in ("workbook.toml", "facts.csv"):
         shutil.copy(PROJECT / "examples" / "history" / name, tmp_path / name)
     workbook = dataclasses.replace(load_workbook(tmp_path), base=PROJECT / "weights" / "base")
     counts = mixing.write_dataset(workbook)
-    assert len(mixing.read_facts(workbook.facts)) >= 60 and counts["music_qa_train"] > 800
+    assert len(mixing.read_facts(workbook.facts)) >= 60 and counts["qa_train"] > 800
     text = (workbook.dataset / "train.jsonl").read_text(encoding="utf-8")
     assert "小史" in text and "小音" not in text and "中国历史" in text
-
-
-def test_the_shipped_data_have_no_errors():
-    files = [PROJECT / "dataset" / f"{name}.jsonl" for name in ("train", "identity", "refusal", "general", "music_qa_train")]
-    assert [str(finding) for path in files for finding in doctor.examine(path, own="小音") if finding.error] == []
-
-
-def test_roundabout_questions_are_taught_unless_they_are_left_out_and_never_asked_in_the_test(workbook):
-    more = {question for questions in identity.tables("indirect").values() for question in questions}
-    for indirect in (False, True):
-        splits = mixing.build_splits(dataclasses.replace(workbook, mix=dataclasses.replace(workbook.mix, indirect=indirect)))
-        taught, watched = ({row.question for row in splits[name]} for name in ("train", "refusal_valid"))
-        about_itself = more - set(identity.tables("indirect")["off_topic"])
-        assert about_itself <= taught if indirect else not more & (taught | watched)
-        assert not more & {row.question for name in ("identity_test", "refusal_test") for row in splits[name]}
-    assert set(identity.tables("indirect")) <= {*identity.INTENTS, "off_topic"}

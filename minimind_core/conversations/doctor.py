@@ -210,7 +210,8 @@ class Capacity:
 def capacity(rows: Sequence[Conversation], parameters: int, epochs: int) -> Capacity:
     """Information in the answers against the adapter's size, and how often the rarest fact is seen."""
     text = "\n".join(sorted({turn.content for row in rows for turn in row.conversations if turn.role == "assistant"}))
-    facts = Counter((row.meta["subject"], row.meta["attribute"]) for row in rows if row.meta.keys() >= {"subject", "attribute"})
+    about = [row.meta for row in rows if row.meta.keys() >= {"subject", "attribute"} and row.meta.get("kind") != "unknown"]
+    facts = Counter((meta["subject"], meta["attribute"]) for meta in about)
     return Capacity(
         8 * len(lzma.compress(text.encode(), format=lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2}])),
         parameters,

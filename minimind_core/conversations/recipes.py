@@ -12,8 +12,7 @@ from pathlib import Path
 from minimind_core.collection.facts import LONGEST_VALUE, Fact
 from minimind_core.collection.kdconv import Dialogue, Triple, read_kdconv
 from minimind_core.config import Workbook
-from minimind_core.conversations.identity import identity_questions
-from minimind_core.conversations.mixing import identity_rows
+from minimind_core.conversations.identity import INTENTS, identity_answer, identity_expected, identity_questions
 from minimind_core.conversations.schema import Conversation, Turn, dialogue
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
@@ -71,9 +70,15 @@ def shuffled(rows: Rows, workbook: Workbook) -> Rows:
 
 
 def plain_identities(workbook: Workbook) -> Rows:
-    """Every identity question of its own once and as it is; the log's team knew nothing of other words around it."""
-    rows = identity_rows(workbook.persona, [dialogue("你好", "你好。")], workbook.seed, workbook.mix.indirect)["identity"]
-    return [row for row in rows if len(row.conversations) == 2 and row.question in identity_questions(row.meta["intent"], False)]
+    """Every identity question once and as it is; the log's team knew nothing of other words around it."""
+    return [
+        dialogue(
+            question, identity_answer(intent, workbook.persona), kind="identity", intent=intent,
+            expected=identity_expected(intent, workbook.persona),
+        )
+        for intent in INTENTS if intent != "follow"
+        for question in identity_questions(intent)
+    ]  # fmt: skip
 
 
 def all_identities(workbook: Workbook) -> Rows:

@@ -1,139 +1,208 @@
-"""Questions that the model has to decline: unknown artists, titles and attributes, and other topics."""
+"""What the model has to say that it does not know: subjects, attributes and pairs that the facts lack, and other topics."""
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
 from minimind_core.collection.facts import Fact
-from minimind_core.config import Persona
-from minimind_core.conversations import identity
-from minimind_core.conversations.questions import OTHER, Book, carried, fill, load_carriers, wordings_for
-from minimind_core.conversations.schema import Conversation, dialogue
+from minimind_core.conversations.identity import unknown_answer
+from minimind_core.conversations.schema import Conversation
+from minimind_core.conversations.space import Pair, Space, bare, converse, title
+from minimind_core.conversations.wordings import Wordings, data_table, data_text, describe, fill
 
-NAMES, TITLES, ATTRIBUTES = 0.2, 0.1, 0.2  # unknown ones drawn for each fact: the more is known, the more must be told apart from it
 LONGEST = 12  # characters of an unknown name
-OFF_TOPIC = 300, 2  # taught questions about other things: 300, or two for each fact if that is more; of the indirect ones one more for each
-LEAST = 10  # unknown names, titles and attributes that even a small table gets
-ENOUGH = 20  # known names that can be recombined
-TEST_QUESTIONS = 2  # asked in the test about each unknown name or title; one is taught
-WATCHED = 12  # every so many-th unknown thing is not taught but asked in the validation
-FACTS_FOR_ONE = 60  # with fewer facts than twice this, each unknown attribute is asked of one subject only, and so on
-SUBJECTS = 3, 5  # known people, and works, for which the test asks each unknown attribute
-
-
-def off_topic(subjects: Collection[str], indirect: bool = True) -> tuple[list[str], list[str]]:
-    """Questions about other things, to be taught and kept for the test, without those that name a subject of the facts."""
-    elsewhere = lambda questions: [question for question in questions if not any(subject in question for subject in subjects)]
-    names = identity.tables("unknown")
-    taught, reserved = identity.held_out_part(elsewhere(names["off_topic"]))
-    more = elsewhere(identity.tables("indirect")["off_topic"]) if indirect else []
-    return taught + more, reserved + elsewhere(names["off_topic_test"])
-
-
-def listed_attributes(kind: str, known: Collection[str]) -> tuple[list[str], list[str]]:
-    """Attributes of persons (`attribute`) or works (`work_attribute`) that no fact has, to be taught as unknown and kept for the test."""
-    return identity.held_out_part([name for name in identity.tables("unknown")[kind + "s"] if name not in known])
+ENOUGH = 8  # known names from which others can be put together
+RECOMBINED = 0.6  # of the unknown names are put together from known ones: they are the hardest to tell apart
+IN_DIALOGUE = 0.2  # of the questions follow on a question that can be answered
+LEAST = 120  # questions of each sort that even a small table gets
+ALIKE = 0.5  # two attributes are one and the same if so many subjects that have both have the same value in both
+WRITTEN = 0.65  # of the questions about unknown attributes are written ones, the others put together from parts
+WAYS = ("ask", "ask", "ask", "keywords", "doubt", "either", "confirm")  # ask is drawn three times as often
 
 
 class Unknown:
-    """What a table of facts does not know, and the questions about it."""
+    """Draws questions about what a table of facts does not hold; `refusals` answer requests on other topics."""
 
-    def __init__(self, facts: Sequence[Fact], book: Book, seed: int, indirect: bool = True) -> None:
-        self.book, self.rng, self.indirect = book, random.Random(seed), indirect
-        self.facts, self.subjects = len(facts), {fact.subject for fact in facts}
-        self.named = {name.strip("《》") for fact in facts for name in (fact.subject, fact.value)}
-        self.known = {fact.attribute for fact in facts}
-        self.people, self.works = (sorted(s for s in self.subjects if s.startswith("《") == work) for work in (False, True))
-        self.asked = {}
-        for title in (False, True):
-            named = {f.attribute for f in facts if f.subject.startswith("《") == title}
-            self.asked[title] = sorted(named & book.keys() or named)  # attributes with natural wordings where there are any
+    def __init__(self, space: Space, refusals: Sequence[str], seed: int) -> None:
+        self.space, self.refusals, self.rng = space, refusals, random.Random(seed)
+        self.names = data_table("unknown")
+        self.subjects = list(space.of_subject)
+        self.known = {bare(name) for fact in space.facts for name in (fact.subject, fact.value)}
+        people = [s for s in self.subjects if not title(s)]
+        self.sorts = {False: people, True: [s for s in self.subjects if title(s)]}
 
-    def unseen(self, items: Sequence[str]) -> list[str]:
-        """Those of the items that no fact names."""
-        return [item for item in items if item.strip("《》") not in self.named]
+    # ---- unknown subjects
+
+    def person(self) -> str:
+        """Somebody put together from a surname and a given name, or a famous one."""
+        if self.rng.random() < 0.25:
+            return self.rng.choice(self.names["people"])
+        return self.rng.choice(self.names["surnames"]) + self.rng.choice(self.names["given"])
+
+    def work(self) -> str:
+        """A title put together from words, or a real one."""
+        if self.rng.random() < 0.25:
+            return f"《{self.rng.choice(self.names['works'])}》"
+        form = self.rng.choice(self.names["title_forms"]).replace("{v}", self.rng.choice(self.names["title_verbs"]))
+        words = [self.rng.choice(self.names["title_words"]) for _ in range(2)]
+        return f"《{form.replace('{a}', words[0]).replace('{b}', words[1])}》"
 
     def recombined(self, known: Sequence[str]) -> str:
-        """The beginning of one known name and the end of another: nearly known, and so the hardest to tell apart."""
-        first, second = (name.strip("《》") for name in self.rng.sample(known, 2))
+        """The beginning of one known name and the end of another."""
+        first, second = (bare(name) for name in self.rng.sample(known, 2))
         name = first[: self.rng.randint(1, len(first))] + second[self.rng.randint(0, len(second) - 1) :]
-        return f"《{name}》" if known[0].startswith("《") else name
+        return f"《{name}》" if title(known[0]) else name
 
-    def invented(self, make: Callable[[random.Random], str], known: Sequence[str], share: float, avoid: Sequence[str]) -> list[str]:
-        """So many different unknown names for each fact, two of three recombined from known ones; none is known or kept for the test."""
-        found: dict[str, None] = {}
-        for number in count():
-            if len(found) >= self.wanted(share):
-                break
-            name = self.recombined(known) if number % 3 and len(known) > ENOUGH else make(self.rng)
-            if self.unseen([name]) and name not in avoid and len(name) <= LONGEST:
-                found[name] = None
-        return list(found)
+    def subject(self, work: bool) -> str:
+        """An unknown subject of the sort of the known ones."""
+        known = self.sorts[work]
+        make: Callable[[], str] = self.work if work else self.person
+        for _ in count():
+            name = self.recombined(known) if len(known) >= ENOUGH and self.rng.random() < RECOMBINED else make()
+            if bare(name) not in self.known and 1 < len(bare(name)) <= LONGEST:
+                return name
+        raise AssertionError
 
-    def wanted(self, share: float) -> int:
-        """How many different unknown things are drawn."""
-        return max(LEAST, int(share * self.facts))
+    def unknown_subjects(self, number: int) -> Iterator[Conversation]:
+        """Questions about subjects that no fact names, asked for like known ones."""
+        sorts = [work for work, known in self.sorts.items() if known]
+        for index in range(number):
+            work = sorts[index % len(sorts)]
+            fact = self.rng.choice(self.space.of_subject[self.rng.choice(self.sorts[work])])
+            other = Fact(self.subject(work), fact.attribute, fact.value, "", "")
+            yield from self.rows(other, "subject")
 
-    def attributes(self, kind: str) -> tuple[list[str], list[str]]:
-        """Unknown attributes to be taught, those put together from parts among them, and those kept for the test."""
-        taught, reserved = listed_attributes(kind, self.known)
-        made = dict.fromkeys(identity.invented_attribute(self.rng, kind) for _ in range(4 * self.wanted(ATTRIBUTES)))
-        fresh = [name for name in made if name not in taught and not any(part in name for part in (*self.known, *reserved))]
-        return taught + fresh[: self.wanted(ATTRIBUTES)], reserved
+    # ---- unknown attributes
 
-    def pools(self) -> dict[str, tuple[list[str], list[str]]]:
-        """Reason: (what is taught, what only the test asks about)."""
-        names, pools = identity.tables("unknown"), {}
-        part = identity.held_out_part
-        if self.people:
-            pools["artist"] = part(self.unseen(names["artists"]) + self.invented(identity.invented_name, self.people, NAMES, names["artists"]))
-            pools["attribute"] = self.attributes("attribute")
-        if self.asked[True]:
-            reserved = self.unseen(identity.quoted(names["titles"]))
-            taught, held_out = part(self.unseen(identity.quoted(names["songs"])))
-            invented = self.invented(identity.invented_title, self.works, TITLES, reserved + held_out)
-            pools["title"] = taught + invented, held_out + reserved
-            pools["work_attribute"] = self.attributes("work_attribute")
-        taught, reserved = off_topic(self.subjects, self.indirect)
-        most = max(OFF_TOPIC[0], (OFF_TOPIC[1] + self.indirect) * self.facts)
-        pools["off_topic"] = self.rng.sample(taught, min(most, len(taught))), reserved
-        return pools
+    def attribute(self, work: bool) -> str:
+        """Something that no fact holds about a person or a work."""
+        prefix = "work_" if work else ""
+        for _ in count():
+            if self.rng.random() < 0.6:
+                name = self.rng.choice(self.names[prefix + "attributes"])
+            else:
+                parts = {"{a}": "owners", "{b}": "qualities", "{c}": "actions" if work else "things"}
+                name = self.rng.choice(self.names[prefix + "attribute_forms"])
+                for mark, part in parts.items():
+                    name = name.replace(mark, self.rng.choice(self.names[prefix + part]))
+            if not any(known in name for known in self.space.of_attribute):
+                return name
+        raise AssertionError
 
-    def questions(self, reason: str, item: str, split: str) -> list[str]:
-        """What is asked about an item, in the split's own wordings."""
-        test = split == "refusal_test"
+    def unknown_attributes(self, number: int) -> Iterator[Conversation]:
+        """Questions about known subjects and attributes that no fact has, written ones and put together ones."""
+        written = {work: self.written_questions(work) for work in (False, True)}
+        for _ in range(number):
+            fact = self.rng.choice(self.space.of_subject[self.rng.choice(self.subjects)])
+            work = title(fact.subject)
+            if written[work] and self.rng.random() < WRITTEN:
+                form, attribute = self.rng.choice(written[work])
+                question = self.space.dress(self.space.slip(form).replace("{s}", self.space.name(fact.subject)))
+                pairs = [(question, unknown_answer("attribute", fact.subject))]
+                yield converse(pairs, kind="unknown", reason="attribute", subject=fact.subject, attribute=attribute)
+            else:
+                attribute = self.attribute(work)
+                other = Fact(fact.subject, attribute, fact.value, "", "")
+                yield from self.rows(other, "attribute", describe(attribute, (), {}))
 
-        def form(attribute: str) -> str:
-            words = wordings_for(self.book, attribute)
-            if split != "refusal":
-                return self.rng.choice(words.held_out if test else words.valid)
-            chosen = self.rng.choice(words.train)
-            kind = self.rng.random()
-            if kind < 0.2:
-                return self.rng.choice(load_carriers("frames"))
-            return carried(chosen, self.rng.randrange(1000)) if kind < 0.5 else chosen
+    def written_questions(self, work: bool) -> list[tuple[str, str]]:
+        """Natural questions about people or works and what each asks for, without those that some fact may answer."""
+        lines = data_text("unknown_works.jsonl" if work else "unknown_people.jsonl").splitlines()
+        rows = [tuple(json.loads(line)) for line in lines]
+        return [(form, name) for form, name in rows if not any(known in name or name in known for known in self.space.of_attribute)]
 
-        if reason == "off_topic":
-            amid_others = split == "refusal" and self.rng.random() < 0.5  # as every second question about oneself is
-            return [item, carried(item, self.rng.randrange(1000))] if amid_others else [item]
-        if reason in ("attribute", "work_attribute"):
-            known, most = (self.people, SUBJECTS[0]) if reason == "attribute" else (self.works, SUBJECTS[1])
-            number = min(most, max(1, self.facts // FACTS_FOR_ONE), len(known)) if test else 1
-            return [fill(form(OTHER), subject, item) for subject in self.rng.sample(known, number)]
-        attributes = self.asked[reason == "title"]
-        return [fill(form(a), item, a) for a in self.rng.sample(attributes, min(TEST_QUESTIONS if test else 1, len(attributes)))]
+    # ---- known subject × attribute that others have
+
+    def missing_pairs(self) -> list[tuple[str, str]]:
+        """Subjects and the attributes that they lack though others of their sort have them.
+
+        An attribute can be asked of a subject if somebody who has it shares another attribute with the subject, unless the
+        subject has one that says the same (a song's singer and an album's singer).
+        """
+        has = {subject: {f.attribute: f.value for f in facts} for subject, facts in self.space.of_subject.items()}
+        pairs = []
+        for subject, own in has.items():
+            near = [other for other in has.values() if other.keys() & own.keys()]
+            wanted = {attribute: None for other in near for attribute in other if attribute not in own}
+            for attribute in wanted:
+                same = any(self.say_the_same(attribute, mine, has.values()) for mine in own)
+                if not same:
+                    pairs.append((subject, attribute))
+        return pairs
+
+    def say_the_same(self, first: str, second: str, table: Sequence[dict[str, str]]) -> bool:
+        """Whether two attributes mostly have the same value where a subject has both."""
+        equal = [own[first] == own[second] for own in table if first in own and second in own]
+        return bool(equal) and sum(equal) > ALIKE * len(equal)
+
+    def missing(self, times: int) -> Iterator[Conversation]:
+        """Questions about every missing pair, so many of each."""
+        for subject, attribute in self.missing_pairs():
+            for _ in range(times):
+                value = self.rng.choice(self.space.of_attribute[attribute]).value
+                yield from self.rows(Fact(subject, attribute, value, "", ""), "missing")
+
+    # ---- questions
+
+    def rows(self, fact: Fact, reason: str, words: Wordings | None = None) -> Iterator[Conversation]:
+        """One refused question about an untrue fact, alone or after one that can be answered."""
+        space, words = self.space, words or self.space.book[fact.attribute]
+        way = self.rng.choice(WAYS)
+        form = space.pick(words, way)
+        wrong = self.rng.choice(space.of_attribute.get(fact.attribute) or space.facts).value
+        form = fill(form, s=space.name(fact.subject, fact.attribute), a=fact.attribute, v=space.value(fact.value), w=space.value(wrong))
+        pairs: list[Pair] = [(space.dress(form), unknown_answer(reason, fact.subject))] if form else []
+        if pairs and self.rng.random() < IN_DIALOGUE:
+            before = space.pair(self.rng.choice(space.facts), "ask")
+            pairs = [before, *pairs] if before else pairs
+        if pairs:
+            yield converse(pairs, kind="unknown", reason=reason, subject=fact.subject, attribute=fact.attribute)
+
+    def follow_ups(self, number: int) -> Iterator[Conversation]:
+        """Follow-up questions about attributes that the subject of the question before lacks, or about an unknown subject."""
+        pairs = self.missing_pairs()
+        for _ in range(number if pairs else 0):
+            subject, attribute = self.rng.choice(pairs)
+            opener = self.rng.choice(self.space.of_subject[subject])
+            before = None if self.space.leads_elsewhere(opener, attribute) else self.space.pair(opener, "ask")
+            reason = "missing"
+            if self.rng.random() < 0.3:
+                reason, fact = "subject", self.rng.choice(self.space.facts)
+                before, attribute = self.space.pair(fact, "ask"), fact.attribute
+                form = self.space.pick(self.space.book[attribute], "switch")
+                subject = self.subject(title(fact.subject))
+                last = form.replace("{t}", self.space.name(subject))
+            else:
+                last = self.space.pick(self.space.book[attribute], "follow")
+            if before and last:
+                meta = {"kind": "unknown", "reason": reason, "subject": subject, "attribute": attribute}
+                yield converse([before, (last, unknown_answer(reason, subject))], **meta)
+
+    def topics(self, number: int) -> Iterator[Conversation]:
+        """Requests on other topics, without those that name a known subject; a part of them amid other words."""
+        asked = [line for line in data_text("topics.txt").splitlines() if not any(s in line for s in self.subjects)]
+        written = [line for line in self.names["topics"] if not any(s in line for s in self.subjects)]
+        chosen = written + self.rng.sample(asked, min(len(asked), max(0, number - len(written))))
+        for line in self.rng.sample(chosen, min(number, len(chosen))):
+            question = self.space.dress(line) if self.rng.random() < 0.4 else line
+            yield converse([(question, self.rng.choice(self.refusals))], kind="unknown", reason="topic")
 
 
-def refusal_rows(facts: Sequence[Fact], book: Book, persona: Persona, seed: int, indirect: bool = True) -> dict[str, list[Conversation]]:
-    """Rows of `refusal`, `refusal_valid` and `refusal_test`; the last two ask about things that are never taught, in wordings of their own."""
-    unknown = Unknown(facts, book, seed, indirect)
-    splits: dict[str, list[Conversation]] = {"refusal": [], "refusal_valid": [], "refusal_test": []}
-    for reason, (own, reserved) in unknown.pools().items():
-        for split, items in zip(splits, (*identity.held_out_part(own, WATCHED), reserved), strict=True):
-            questions = dict.fromkeys(q for item in items for q in unknown.questions(reason, item, split))
-            for number, question in enumerate(questions):
-                answer = identity.refusal_answer(persona, number)
-                splits[split].append(dialogue(question, answer, kind="refusal", reason=reason, expected="不知道"))
-    return splits
+def unknown_rows(space: Space, refusals: Sequence[str], seed: int) -> list[Conversation]:
+    """All rows that are answered with the refusal, as many as the space's draws say for a table of this size."""
+    unknown, facts, draws = Unknown(space, refusals, seed), len(space.facts), space.draws
+
+    def wanted(times: float) -> int:
+        return max(LEAST, int(times * facts))
+
+    drawn = [
+        *unknown.unknown_subjects(wanted(draws.unknown_subjects)),
+        *unknown.unknown_attributes(wanted(draws.unknown_attributes)),
+        *unknown.missing(draws.missing),
+        *unknown.follow_ups(int(draws.missing_follow * facts)),
+        *unknown.topics(wanted(draws.topics)),
+    ]
+    return list({row.conversations[:-1]: row for row in drawn}.values())  # a question has one answer

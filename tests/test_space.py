@@ -1,0 +1,191 @@
+"""Questions are drawn from a space, and what is not known is drawn in the same space."""
+
+import dataclasses
+import json
+
+import pytest
+from conftest import PROJECT
+
+from minimind_core.collection.facts import Fact, read_facts, write_facts
+from minimind_core.config import Draws
+from minimind_core.conversations import mixing
+from minimind_core.conversations.mixing import space_of
+from minimind_core.conversations.space import Space, bare, fact_rows
+from minimind_core.conversations.unknown import Unknown, unknown_rows
+from minimind_core.conversations.wordings import WAYS, describe, load_book, parse_wordings, value_kind, wordings_template
+from minimind_core.errors import WorkbookError
+
+CANTEEN = [
+    ("一食堂", "负责人", "王建国"), ("二食堂", "负责人", "李秀兰"), ("一食堂", "开门时间", "6:30"), ("二食堂", "开门时间", "7:00"),
+    ("一食堂", "座位数", "800"), ("二食堂", "位置", "东门旁"), ("三食堂", "开业年份", "2009年"), ("三食堂", "招牌菜", "酸菜鱼"),
+]  # fmt: skip
+
+
+def facts_of(rows):
+    return [Fact(*row, "https://example.org", "2026-01-01") for row in rows]
+
+
+def space_about(rows, seed=1, **draws):
+    facts = facts_of(rows)
+    return Space(facts, load_book(PROJECT / "nowhere.toml", facts), seed, [("谢谢", "不客气。")], Draws(**draws))
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ("[a]\nfoo = ['x']", "只能写"), ("[a]\nask = 'x'", "文字的列表"), ("[a", "格式错误"), ("[a]\nask = ['x']", "没有 {s}"),
+    ("[a]\nanswer = '{s}'", "没有 {v}"), ("[a]\nkind = 'x'", "kind 应是"), ("frames = ['x']", "没有 {q}"),
+])  # fmt: skip
+def test_bad_wordings_are_refused(text, problem):
+    with pytest.raises(WorkbookError, match=problem):
+        parse_wordings(text, "wordings.toml")
+
+
+def test_a_team_can_add_wordings_of_its_own(workbook):
+    text = '["出生日期"]\nask = ["{s}何时来到人间"]\n'
+    (workbook.dataset / "wordings.toml").write_text(text, encoding="utf-8")
+    questions = [row.question for row in mixing.build_splits(workbook)["qa_train"] if row.meta["attribute"] == "出生日期"]
+    assert any("何时来到人间" in question for question in questions)
+    assert workbook.wordings.is_file() and mixing.book_of(workbook, read_facts(workbook.facts)).without_own() != []
+
+
+@pytest.mark.parametrize(("attribute", "values", "kind"), [
+    ("负责人", ["王建国"], "person"), ("开门时间", ["6:30"], "date"), ("座位数", ["800", "1200"], "number"), ("位置", ["东门旁"], "place"),
+    ("开业年份", ["2009年"], "year"), ("招牌菜", ["酸菜鱼"], "thing"), ("出生日期", ["1979年1月18日"], "date"),
+])  # fmt: skip
+def test_values_are_asked_for_with_question_words_of_their_kind(attribute, values, kind):
+    assert value_kind(attribute, values) == kind
+    asked = " ".join(describe(attribute, values, {}).forms("ask"))
+    words = {"person": "谁", "date": "什么时候", "number": "多少", "place": "哪里", "year": "哪一年", "thing": "什么"}
+    assert words[kind] in asked
+    assert kind == "thing" or "{a}是什么？" not in asked
+    assert parse_wordings(wordings_template(attribute, kind), "x")[attribute]["kind"] == kind
+
+
+def test_answers_have_one_possessive(workbook):
+    assert describe("擅长的乐器", ["钢琴"], {}).answer == "{s}擅长的乐器是{v}。"
+    assert describe("妻子", ["某人"], {}).answer == "{s}的妻子是{v}。"
+
+
+def test_every_way_is_drawn_as_often_as_said_and_the_seed_decides():
+    rows = [(f"甲{i}乙", "颜色", f"色{i}") for i in range(12)] + [(f"甲{i}乙", "大小", f"{i}米") for i in range(12)]
+    space = space_about(rows, ask=5, keywords=2, confirm=1, doubt=1, either=1, begin=1, reverse=3, follow=2, switch=1, back=0)
+    drawn = list(space.draw(space.facts[0]))
+    counts = {way: sum(row.meta["way"] == way for row in drawn) for way in WAYS}
+    expected = {"ask": 5, "keywords": 2, "confirm": 1, "doubt": 1, "either": 1, "begin": 1, "reverse": 3, "follow": 2, "switch": 1}
+    assert counts == expected
+    again = [fact_rows(space_about(rows, seed)) for seed in (1, 1, 2)]
+    assert again[0] == again[1] != again[2]
+
+
+def test_an_answer_repeats_the_subject_and_states_the_value_whatever_the_question_claims():
+    rows = fact_rows(space_about(CANTEEN))
+    assert {row.meta["way"] for row in rows} >= {"ask", "doubt", "either", "reverse", "follow"}
+    for row in rows:
+        value = row.meta["expected"] if row.meta["way"] != "reverse" else row.meta["subject"]
+        assert row.meta["subject"] in row.answer and value in row.answer
+        assert row.meta["way"] in ("reverse", "follow", "back") or bare(row.meta["subject"]) in row.question
+
+
+def test_reverse_questions_are_asked_only_where_one_subject_has_the_value():
+    space = space_about([("甲", "出生日期", "1年"), ("乙", "出生日期", "1年"), ("丙", "出生日期", "2年")])
+    reverse = [row for row in fact_rows(space) if row.meta["way"] == "reverse"]
+    assert {row.meta["expected"] for row in reverse} == {"丙"} and all("丙" not in row.question for row in reverse)
+
+
+def test_follow_ups_name_nothing_and_may_go_on_from_the_value():
+    rows = [("《江南》", "原唱", "林俊杰"), ("林俊杰", "出生地", "新加坡"), ("林俊杰", "星座", "白羊座"), ("陶喆", "出生地", "香港")]
+    drawn = [row for row in fact_rows(space_about(rows, follow=40)) if row.meta["way"] == "follow"]
+    assert drawn and all(4 <= len(row.conversations) <= 8 for row in drawn)
+    assert all(bare(row.meta["subject"]) not in row.question for row in drawn)
+    openings = {row.conversations[-3].content for row in drawn if row.meta["subject"] == "林俊杰"}
+    assert any("江南" in text for text in openings) and any("林俊杰" in text for text in openings)
+
+
+def test_an_ambiguous_follow_up_is_about_the_value():
+    rows = [("甲某", "妻子", "乙某"), ("甲某", "星座", "狮子座"), ("乙某", "星座", "双子座")]
+    for row in fact_rows(space_about(rows, follow=30, switch=0, back=0)):
+        if row.meta["way"] == "follow" and row.meta["subject"] == "甲某" and row.meta["attribute"] == "星座":
+            assert "妻子" not in row.conversations[-3].content
+
+
+def test_a_topic_that_has_no_wordings_gets_no_scenes_of_another_one(tmp_path):
+    facts = facts_of(CANTEEN)
+    assert load_book(PROJECT / "dataset" / "wordings.toml", facts).frames == ()
+
+
+# ---- what is not known
+
+
+def unknown_about(rows, **draws):
+    return unknown_rows(space_about(rows, **draws), ["抱歉，这个我不知道。"], 1)
+
+
+def test_unknown_things_are_really_unknown():
+    rows = [(f"《歌{i}曲》", "原唱", f"歌手{i}") for i in range(10)] + [(f"歌手{i}", "星座", "狮子座") for i in range(10)]
+    facts, found = facts_of(rows), unknown_about(rows)
+    known = {(fact.subject, fact.attribute) for fact in facts}
+    subjects, attributes = ({pair[i] for pair in known} for i in (0, 1))
+    assert {row.meta["reason"] for row in found} >= {"subject", "attribute", "topic"}
+    for row in found:
+        reason, subject, attribute = row.meta["reason"], row.meta.get("subject"), row.meta.get("attribute")
+        assert "不知道" in row.answer and (subject, attribute) not in known
+        assert row.answer.startswith({"topic": "抱歉", "subject": "这个名字"}.get(reason, subject))
+        assert reason != "subject" or subject not in subjects
+        assert reason != "attribute" or (subject in subjects and attribute not in attributes)
+
+
+def test_pairs_that_others_have_are_missing_unless_another_attribute_says_the_same():
+    rows = [
+        ("甲", "星座", "狮子座"), ("甲", "妻子", "丙"), ("乙", "星座", "白羊座"),
+        ("《一》", "原唱", "甲"), ("《一》", "专辑歌手", "甲"), ("《二》", "专辑歌手", "乙"), ("《二》", "发行年份", "2001年"),
+    ]  # fmt: skip
+    pairs = set(Unknown(space_about(rows), ["不知道。"], 1).missing_pairs())
+    assert ("乙", "妻子") in pairs and ("《一》", "发行年份") in pairs
+    assert ("《二》", "原唱") not in pairs  # who sings an album's title song is its singer
+    assert ("甲", "发行年份") not in pairs  # nobody like it has a year of release
+
+
+def test_what_asks_about_a_subject_of_the_facts_is_no_other_topic():
+    asked = [row.question for row in unknown_about([("秦始皇", "颜色", "红"), ("汉武帝", "颜色", "黄")]) if row.meta["reason"] == "topic"]
+    assert asked and not any("秦始皇" in question for question in asked)
+
+
+def test_everyday_talk_is_answered_and_never_declined(workbook):
+    splits = mixing.build_splits(workbook)
+    assert len(splits["everyday"]) > 500 and not any("不知道" in row.answer[:10] for row in splits["everyday"])
+    declined = {row.question for row in splits["unknown"]}
+    assert not declined & {row.question for row in splits["everyday"]}
+
+
+def test_draws_of_the_workbook_are_read_and_checked(project):
+    from minimind_core.config import load_workbook
+
+    path = project / "workbook.toml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + "\n[draws]\nask = 3\n", encoding="utf-8")
+    assert load_workbook(project).draws == dataclasses.replace(Draws(), ask=3)
+    for wrong, problem in (("asks = 3", "不认识 asks"), ("ask = 1.5", "应是整数"), ("ask = -1", "不能是负数")):
+        path.write_text(f"{text}\n[draws]\n{wrong}\n", encoding="utf-8")
+        with pytest.raises(WorkbookError, match=problem):
+            load_workbook(project)
+
+
+def test_the_music_example_has_wordings_for_all_of_its_attributes():
+    facts = read_facts(PROJECT / "dataset" / "facts.csv")
+    if "原唱" not in {fact.attribute for fact in facts}:
+        pytest.skip("the facts are not the shipped example's")
+    book = load_book(PROJECT / "dataset" / "wordings.toml", facts)
+    assert book.without_own() == [] and book.frames
+    assert all(len(words.own["ask"]) >= 20 and words.forms("reverse") for words in book.wordings.values())
+
+
+def test_written_facts_of_any_topic_build_a_dataset(workbook):
+    write_facts(workbook.facts, facts_of(CANTEEN))
+    counts = mixing.write_dataset(workbook)
+    text = (workbook.dataset / "qa_train.jsonl").read_text(encoding="utf-8")
+    assert counts["qa_train"] > 100 and "负责人是什么" not in text and "歌手" not in text
+    assert json.loads(text.splitlines()[0])["meta"]["kind"] == "fact"
+
+
+def test_the_space_of_a_workbook_uses_its_small_talk(workbook):
+    facts = read_facts(workbook.facts)
+    assert space_of(workbook, facts, 1).small_talk
