@@ -15,7 +15,9 @@ from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import read_conversations
 from minimind_core.devices import choose_device, lower_frozen
 from minimind_core.errors import WorkbookError, exit_with
-from minimind_core.evaluation.generation import Decoding, generate, stream
+from minimind_core.inference.assistant import Assistant
+from minimind_core.inference.claims import claim_check
+from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import load_adapter, merge_lora
 from minimind_core.modeling.tokenizer import Message
@@ -33,6 +35,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out_dir", type=Path, default=Path("../out"))
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--max_new_tokens", type=int, default=64)
+    parser.add_argument("--no_check", action="store_true", help="不核对，原样给出模型的话")
     parser.add_argument("--chat", action="store_true", help="答完后继续手动提问")
     return parser.parse_args()
 
@@ -83,10 +86,15 @@ def main() -> int:
     lower_frozen(model.requires_grad_(False).eval().to(choose_device()))
     asked = questions(workbook, arguments.lora_name)
     decoding = Decoding(max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature)
-    for messages, answer in zip(asked, generate(model, tokenizer, asked, decoding), strict=True):
+    check = None if arguments.no_check or arguments.lora_name == "None" else claim_check(workbook)
+    assistant = Assistant(model, tokenizer, decoding, check)
+    for messages, answer in zip(asked, assistant.answer_all(asked), strict=True):
         print("\n".join(f"{'问' if m['role'] == 'user' else '答'}：{m['content']}" for m in messages) + f"\n答：{answer.text}\n")
+    messages: list[Message] = []
     while arguments.chat and (question := input("问（空行结束）：").strip()):
-        print("答：" + (list(stream(model, tokenizer, [{"role": "user", "content": question}], decoding)) or [""])[-1])
+        messages.append({"role": "user", "content": question})
+        messages.append({"role": "assistant", "content": assistant.answer(messages).text})
+        print("答：" + messages[-1]["content"])
     return 0
 
 

@@ -12,11 +12,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from minimind_core.cli.models import floor_line, show_training
+from minimind_core.cli.models import show_training
 from minimind_core.config import PROFILES, STOCK_LORA, Profile, load_workbook
 from minimind_core.conversations.mixing import dataset_file, write_dataset
 from minimind_core.errors import exit_with
-from minimind_core.evaluation.confidence import calibrate
 from minimind_core.modeling.checkpoint import load_tensors
 from minimind_core.modeling.lora import adapter_config
 from minimind_core.modeling.pth import write_lora_pth
@@ -59,7 +58,7 @@ def main() -> int:
     workbook = load_workbook(Path(__file__).resolve().parents[1])
     profile = chosen_profile(PROFILES[workbook.profile], arguments)
     with process_group() as device:
-        if is_first() and not dataset_file(workbook, "refusal_valid").is_file():
+        if is_first() and not dataset_file(workbook, "qa_valid").is_file():
             write_dataset(workbook)
         wait_for_all()
         run = prepare_run(workbook, arguments.lora_name, profile, resume=arguments.resume, data=arguments.data_path, device=device)
@@ -72,7 +71,6 @@ def main() -> int:
         if is_first():
             adapter = run.folder / "adapter.safetensors"
             write_lora_pth(target, load_tensors(adapter), adapter_config(adapter))
-            print(floor_line(calibrate(workbook, run.name, device=device)))
             print(f"已写入 {target}；测试：python eval_model.py --lora_name {arguments.lora_name} --model_mode 1")
     return 0
 

@@ -87,12 +87,12 @@ def test_from_facts_to_zip(trained, capsys, tmp_path_factory):
     assert run(trained, "ask", "--questions", questions, "--out", trained / "answers.jsonl") == 0
     rows = [json.loads(line) for line in (trained / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["question"] for row in rows] == ["你是谁？", "《范特西》是谁的专辑？", "hi"]
-    assert all(set(row) == {"question", "answer", "new_tokens", "ended"} and row["new_tokens"] <= 64 for row in rows)
+    assert all(set(row) == {"question", "answer", "new_tokens", "ended"} and row["new_tokens"] <= 128 for row in rows)
     for name in ("main", "base"):
         assert run(trained, "evaluate", "--run", name, "--json", trained / f"{name}.json") == 0
     scores = json.loads((trained / "main.json").read_text(encoding="utf-8"))["scores"]
-    assert set(scores) >= {"identity", "music_seen", "music_held_out", "refusal", "over_refusal", "ended", "repetition"}
-    assert all(0 <= s["low"] <= s["share"] <= s["high"] <= 1 and s["n"] > 0 for s in scores.values())
+    assert set(scores) >= {"identity", "seen", "drawn", "unknown", "over_refusal", "ended", "repetition"}
+    assert all(0 <= s["low"] <= s["share"] <= s["high"] <= 1 for s in scores.values()) and scores["drawn"]["n"] > 0
     assert run(trained, "report") == 0 and run(trained, "submit", "--draft") == 0
     said = capsys.readouterr().out
     assert "没有 运行示例.mp4" in said and "✗ 运行示例.mp4" in said and "✓ minimind/" in said
@@ -152,7 +152,7 @@ def test_a_broken_question_is_reported_by_line(project, capsys):
 
 
 def test_doctor_exits_with_one_when_errors_remain(trained, capsys):
-    assert run(trained, "doctor", trained / "dataset" / "music_qa_train.jsonl", trained / "dataset" / "music_qa_test.jsonl") == 0
+    assert run(trained, "doctor", trained / "dataset" / "unknown.jsonl", trained / "dataset" / "identity.jsonl") == 0
     bad = trained / "bad.jsonl"
     bad.write_text("{\n", encoding="utf-8")
     assert run(trained, "doctor", bad) == 1
@@ -270,13 +270,13 @@ def test_what_may_not_be_handed_in_is_refused_with_the_reasons(trained, capsys):
 
 
 def test_the_ledger_holds_every_run_with_its_settings_and_scores(trained, capsys):
-    assert run(trained, "evaluate") == 0 and run(trained, "evaluate", "--run", "retrieval") == 0 and run(trained, "runs") == 0
+    assert run(trained, "evaluate") == 0 and run(trained, "evaluate", "--run", "lookup") == 0 and run(trained, "runs") == 0
     lines = (trained / "report" / "results" / "runs.csv").read_text(encoding="utf-8").splitlines()
-    assert [line.split(",")[0] for line in lines] == ["运行", "main", "retrieval"] and "秩" in lines[0] and "自然结束" in lines[0]
+    assert [line.split(",")[0] for line in lines] == ["运行", "main", "lookup"] and "秩" in lines[0] and "自然结束" in lines[0]
     assert "main" in capsys.readouterr().out
     workbook = load_workbook(trained)
-    shown = ledger.readable(workbook, ledger.ledger(workbook))
-    assert shown.loc["retrieval", "秩"] == "" and shown.loc["main", "行数"].isdecimal() and shown.loc["main", "自然结束"].endswith("%")
+    shown = ledger.readable(ledger.ledger(workbook))
+    assert shown.loc["lookup", "秩"] == "" and shown.loc["main", "行数"].isdecimal() and shown.loc["main", "自然结束"].endswith("%")
 
 
 @pytest.mark.slow

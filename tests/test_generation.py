@@ -2,17 +2,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY, random_model
+from conftest import random_model
 
-from minimind_core.evaluation import generation
-from minimind_core.evaluation.decoding import choose, generate_ids, search_ids
-from minimind_core.evaluation.drafting import Draft, drafted
-from minimind_core.evaluation.generation import Answer, Decoding, generate, rather, reconsider, stream
-from minimind_core.evaluation.guard import Guard
+from minimind_core.inference.decoding import Decoding, choose, generate_ids
+from minimind_core.inference.generation import fitting_prompt, generate, stream
 from minimind_core.modeling.tokenizer import END_ID
 
 PROMPTS = [[1, 5, 9, 200], [1, 5, 44], [1, 5, 9, 31, 7, 8, 90]]
-PLAIN = Decoding(max_new_tokens=12, repetition_penalty=1.0)
+PLAIN = Decoding(max_new_tokens=12)
 
 
 def naive(model, prompt: list[int], limit: int) -> tuple[list[int], bool]:
@@ -32,32 +29,6 @@ def test_batch_with_cache_and_padding_writes_what_naive_decoding_writes():
     for seed in range(5):
         model = random_model(seed=seed)
         assert [(ids, ended) for ids, ended, _ in generate_ids(model, PROMPTS, PLAIN)] == [naive(model, prompt, 12) for prompt in PROMPTS]
-
-
-@pytest.mark.parametrize("penalty", [1.0, 1.3])
-def test_a_draft_saves_passes_and_changes_nothing(penalty, monkeypatch):
-    model, decoding = random_model(), Decoding(max_new_tokens=20, repetition_penalty=penalty)
-    passes: list[int] = []
-    hidden = model.hidden
-    monkeypatch.setattr(model, "hidden", lambda tokens, *rest: passes.append(tokens.shape[1]) or hidden(tokens, *rest))
-    for prompt in PROMPTS:
-        (plain,) = generate_ids(model, [prompt], decoding)
-        usual, ids = len(passes), plain[0]
-        half, wrong = [*ids[:4], (ids[4] + 1) % 100, *ids[5:]], [(i + 1) % 100 for i in ids]
-        for texts, fewer in (([ids], True), ([half], True), ([wrong], False), ([half, wrong, ids[:6]], True)):
-            passes.clear()
-            (drafted_answer,) = generate_ids(model, [prompt], decoding, draft=Draft(texts))
-            assert drafted_answer[:2] == plain[:2] and drafted_answer[2] == pytest.approx(plain[2], rel=1e-4)
-            assert len(passes) < usual if fewer else len(passes) == usual
-        passes.clear()
-
-
-def test_a_draft_goes_on_as_the_text_nearest_to_the_prompt(tokenizer):
-    draft = Draft([[1, 2, 3, 4], [1, 2, 5, 6], [7]])
-    assert draft.ahead([1, 2], {5, 9}, 8) == [5, 6] and draft.ahead([1, 2], {4}, 1) == [3]
-    assert draft.ahead([1, 2, 3, 4], {4}, 8) == draft.ahead([2], {2}, 8) == []
-    assert drafted(tokenizer, ()) is None
-    assert drafted(tokenizer, ("你好",)).ahead([], set(), 9) == [*tokenizer.encode("你好").ids, END_ID]
 
 
 def ending_model():
@@ -87,94 +58,6 @@ def test_an_answers_chance_is_the_product_of_its_tokens_probabilities():
         assert chance == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_what_the_guard_holds_back_gives_way_to_the_fallback(tokenizer):
-    model, asked = random_model(), [[{"role": "user", "content": "你好"}]]
-    (own,) = generate(model, tokenizer, asked, Decoding(max_new_tokens=3))
-    for forms, passes in (({}, True), ({own.text[:1] + "{s}{v}": frozenset()}, False)):  # any text after its first letter is a statement
-        decoding = Decoding(max_new_tokens=3, guard=Guard("不知道。", forms))
-        (answer,) = generate(model, tokenizer, asked, decoding)
-        assert (answer.text, answer.own) == ((own.text, None) if passes else ("不知道。", own.text))
-        assert list(stream(model, tokenizer, asked[0], decoding))[-1] == answer.text
-
-
-def test_another_answer_takes_the_place_of_a_doubtful_one_only_if_it_stands_and_is_news():
-    statement = {"乙{s}{v}": frozenset({"你好"})}  # asked for by 你好
-    own, other = Answer("甲", 1, True, 0.0), Answer("乙丙丁", 3, True, 0.5)
-    named, guard = [{"role": "user", "content": "你好丙"}], Guard("不知道。", statement)
-    assert rather(other, own, named, guard) and rather(other, replace(own, text="不知道。", chance=1.0), named, guard)
-    assert not rather(other, replace(own, chance=1.0), named, guard)  # what the model says of itself is more probable
-    assert not rather(other, own, [{"role": "user", "content": "你好"}], guard)  # it says something about nothing that was named
-    assert not rather(other, own, named, replace(guard, floor=1.0))  # or it is too improbable
-    assert not rather(other, replace(other, chance=0.0), named, guard)  # or it is the doubtful one again, more probable only for want of others
-    said = [*named, {"role": "assistant", "content": other.text}, *named]
-    assert not rather(other, own, said, guard)  # what has been said already answers nothing new
-
-
-def test_the_likeliest_answer_that_the_guard_vouches_for_is_given_instead_of_one_that_it_does_not(tokenizer, monkeypatch):
-    model, asked, guard = random_model(), [[{"role": "user", "content": "早"}]], Guard("不知道。", {}, itself=("我是我。",))
-    own, ids = Answer("甲", 1, True, 0.0), lambda text: tokenizer.encode(text).ids
-    found = [(ids("乙"), 0.5), (ids("丙"), 0.3), (ids("丁"), 0.1)]
-    barred: list[set[int]] = []
-    monkeypatch.setattr(
-        generation, "search_ids", lambda model, prompts, decoding, first, *rest: barred.append(set(first)) or [found for _ in prompts]
-    )
-    for right, given in ((("丙", "丁"), "丙"), (("丁",), "丁"), ((), "甲"), (("甲", "乙"), "甲")):
-        monkeypatch.setattr(Guard, "vouches", lambda self, messages, text, chance, right=right: text in right)
-        (final,) = reconsider(model, tokenizer, asked, [own], Decoding(guard=guard))
-        assert (final.text, final.own) == (given, None if given == "甲" else "甲")
-    assert barred == [{ids("不知道。")[0], ids("我是我。")[0]}] * 3  # what stands is not searched for again
-    monkeypatch.setattr(Guard, "vouches", lambda self, messages, text, chance: False)
-    reconsider(model, tokenizer, asked, [own], Decoding(guard=guard, likely=("不知道。", "我是我。", "丙是丁。", "戊")))
-    assert set(range(tokenizer.get_vocab_size())) - barred[-1] == {ids("丙是丁。")[0], ids("戊")[0]}  # no other begins like a taught statement
-
-
-def test_a_question_like_a_taught_one_about_the_model_is_answered_so_rather_than_declined(tokenizer, monkeypatch):
-    model, asked = random_model(), [[{"role": "user", "content": "早"}]]
-    guard = Guard("不知道。", {}, itself=("我是我。",), likeness=lambda question: (float(question == "早"), 0.2))
-    declined, ids = Answer("不知道。", 1, True, 0.8), lambda text: tokenizer.encode(text).ids
-    searched: list[set[int]] = []
-
-    def final(own: Answer, guard: Guard, chance: float) -> str:
-        found = [(ids("乙"), 0.9), (ids("我是我。"), chance)]
-        monkeypatch.setattr(
-            generation, "search_ids", lambda model, prompts, decoding, first, *rest: searched.append(set(first)) or [found for _ in prompts]
-        )
-        return reconsider(model, tokenizer, asked, [own], Decoding(guard=guard))[0].text
-
-    enough = generation.INTRODUCTION / (1 - declined.chance)  # the search knows no declining, the first answer does
-    assert final(declined, guard, enough * 1.01) == "我是我。" and final(declined, guard, enough * 0.99) == "不知道。"
-    assert searched[:2] == [{ids("不知道。")[0], ids("我是我。")[0]}, {ids("不知道。")[0]}]  # a statement that stands comes first
-    assert (
-        final(declined, replace(guard, likeness=lambda question: (0.2, 0.0)), 1.0)
-        == final(declined, replace(guard, likeness=None), 1.0)
-        == "不知道。"
-    )
-    searched.clear()
-    assert final(Answer("我是我。", 3, True, 0.9), guard, 1.0) == "我是我。" and not searched  # asked who it is and said so
-
-
-def test_a_beam_search_that_is_wide_enough_finds_the_likeliest_answers():
-    model, barred = random_model(replace(TINY, vocab_size=24)), [7, 10]
-    prompts = [[1, 5, 9], [1, 5, 9, 13, 3]]
-    for prompt, found in zip(prompts, search_ids(model, prompts, Decoding(max_new_tokens=1), barred, 300), strict=True):
-        first = model(torch.tensor([prompt]))[0, -1].detach()
-        first[barred] = -torch.inf
-        end = model(torch.tensor([[*prompt, token] for token in range(24)]))[:, -1].detach().softmax(-1)[:, END_ID]
-        chances = first.softmax(-1) * end  # of a token and the end
-        chances[END_ID] = first.softmax(-1)[END_ID]  # of the end at once
-        order = chances.argsort(descending=True)[:22].tolist()
-        assert [ids or [END_ID] for ids, _ in found[:22]] == [[token] for token in order]
-        assert [chance for _, chance in found[:22]] == pytest.approx(chances[order].tolist(), rel=1e-3)
-        least = found[3][1]
-        (again,) = search_ids(model, [prompt], Decoding(max_new_tokens=9), barred, 300, least)
-        assert [ids for ids, chance in again if chance >= least] == [ids for ids, _ in found[:4]]
-
-
-def test_a_beam_search_never_goes_beyond_the_rotary_table():
-    model = random_model(replace(TINY, vocab_size=24, max_positions=12))
-    assert all(len(ids) <= 4 for ids, _ in search_ids(model, [[1, 5, 9, 3, 8, 4, 6, 7]], Decoding(max_new_tokens=4), [7], 2)[0])
-
-
 def test_new_tokens_stay_within_the_limit():
     for ids, ended, _ in generate_ids(random_model(), PROMPTS, Decoding(max_new_tokens=3)):
         assert len(ids) <= 3 and (ended or len(ids) == 3)
@@ -198,11 +81,23 @@ def test_nucleus_keeps_only_the_smallest_set():
     assert set(picked.tolist()) == {0}
 
 
-def test_streamed_answer_ends_as_the_batched_one(tokenizer):
+def test_a_streamed_answer_grows_and_ends_as_the_batched_one(tokenizer):
     model, messages = random_model(), [{"role": "user", "content": "你好"}]
     decoding = Decoding(max_new_tokens=10)
-    last = list(stream(model, tokenizer, messages, decoding))[-1]
-    assert last.strip() == generate(model, tokenizer, [messages], decoding)[0].text.rstrip("�")
+    shown = list(stream(model, tokenizer, messages, decoding))
+    (whole,) = generate(model, tokenizer, [messages], decoding)
+    assert shown[-1].text.strip("�") == whole.text.strip("�") and shown[-1].ended == whole.ended
+    assert shown[-1].chance == pytest.approx(whole.chance, rel=1e-3)
+    assert [answer.new_tokens for answer in shown] == sorted(answer.new_tokens for answer in shown)
+
+
+def test_what_does_not_fit_the_context_is_left_out_from_the_oldest_on(tokenizer):
+    model, decoding = random_model(), Decoding(max_new_tokens=64)
+    turns = [{"role": ("user", "assistant")[i % 2], "content": f"第{i}句" + "话" * 20} for i in range(41)]
+    ids = fitting_prompt(model, tokenizer, turns, decoding)
+    text = tokenizer.decode(ids, skip_special_tokens=False)
+    assert len(ids) <= model.config.max_positions - 64
+    assert "第40句" in text and "第0句" not in text and text.startswith("<|im_start|>system")
 
 
 def test_answers_keep_the_order_of_the_questions(tokenizer):

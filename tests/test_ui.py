@@ -91,7 +91,7 @@ def test_tables(workbook):
     assert list(widgets.detail_table(details, "music")["正确率"]) == ["20.0%", "50.0%"]
     compared = widgets.comparison_table({"identity": {"n": 9, "only_first": 3, "only_second": 1, "p": 0.625}}, "main", "查表", {"identity": "身份"})
     assert compared.loc["身份"].to_dict() == {"题数": 9, "只有main对": 3, "只有查表对": 1, "p": "0.62"}
-    answers = [{"question": "问", "expected": "答", "answer": "答", "right": True}]
+    answers = [{"question": "问", "before": [], "expected": "答", "answer": "答", "right": True}]
     assert isinstance(widgets.answer_table(answers), pd.DataFrame) and widgets.answer_table([]).empty
     assert "return LoraProduct.apply(x, self.base.weight" in widgets.show_source(LoraLinear).data
     assert dataclasses.is_dataclass(live_plot.StepRecord)
@@ -101,22 +101,22 @@ def test_the_answer_browser_filters_by_everything_at_once():
     rows = [
         ("identity", "name", "你是谁", "小音", True),
         ("identity", "maker", "谁做的", "不知道", False),
-        ("refusal", "title", "《乙》", "甲", False),
+        ("unknown", "title", "《乙》", "甲", False),
     ]
-    answers = [dict(zip(("suite", "detail", "question", "answer", "right"), row, strict=True), expected="x") for row in rows]
-    answers[1]["own"] = "<b>是我</b>"
-    browser = widgets.AnswerBrowser(answers, {"identity": "身份", "refusal": "拒答"})
+    answers = [dict(zip(("suite", "detail", "question", "answer", "right"), row, strict=True), expected="x", before=[]) for row in rows]
+    answers[1]["checked"] = "<b>是我</b>"
+    browser = widgets.AnswerBrowser(answers, {"identity": "身份", "unknown": "不知道"})
     asked = lambda: [a["question"] for a in browser.chosen()]
     assert asked() == ["谁做的", "《乙》"] and "2 道" in browser.table.value and "&lt;b&gt;是我" in browser.table.value
     browser.verdict.value, browser.suite.value = "全部", "identity"
     assert asked() == ["你是谁", "谁做的"] and [value for _, value in browser.detail.options] == ["", "maker", "name"]
     browser.detail.value = "name"
     assert asked() == ["你是谁"]
-    browser.suite.value = "refusal"  # the kinds of another suite are forgotten
+    browser.suite.value = "unknown"  # the kinds of another suite are forgotten
     assert asked() == ["《乙》"]
     browser.words.value = "没有这个字"
     assert asked() == [] and "0 道" in browser.table.value
-    browser.words.value, browser.suite.value, browser.verdict.value = "", "", "拦下"
+    browser.words.value, browser.suite.value, browser.verdict.value = "", "", "核对改过"
     assert asked() == ["谁做的"]
 
 
@@ -132,6 +132,7 @@ def test_the_class_show_names_the_fact_and_records_the_verdict(class_show):
     class_show.presets[0].click()
     assert "小镇姑娘" in class_show.note.value and "陶喆" in class_show.note.value and "base" in class_show.side.value
     class_show.verdicts[2].click()
+    class_show.clear()
     class_show.ask("龘龘的血型是什么")
     assert "没有提到的对象" in class_show.note.value
     class_show.verdicts[0].click()
@@ -145,14 +146,28 @@ def test_the_class_show_names_the_fact_and_records_the_verdict(class_show):
 
 
 def test_a_basis_knows_whether_the_answer_matches(class_show):
-    basis = class_show.basis("小镇姑娘是谁的歌")
-    assert basis.matches("《小镇姑娘》是陶喆的歌。") and "一致" in basis.line("陶喆") and not basis.matches("是周杰伦的歌。")
-    who = class_show.basis("你叫什么名字呀")
-    assert who.matches("我是小音。") and "身份设定 · 小音" in who.line("我是小音。") and not who.matches("我是小红。")
-    assert class_show.basis("你知道牛顿是谁吗").matches("不知道") is None
-    born = class_show.basis("周杰伦的生日是哪天？")
-    assert born.matches("周杰伦出生于1979年1月18日。") and not born.matches("周杰伦出生于1985年3月2日。")
-    assert class_show.basis("谁的生日是1979年1月18日？").matches("是周杰伦。")
+    def basis(question, answer):
+        return class_show.basis([question], answer)
+
+    asked = "小镇姑娘是谁的歌"
+    assert basis(asked, "陶喆").matches("《小镇姑娘》的原唱是陶喆。") and "一致" in basis(asked, "陶喆").line("陶喆")
+    assert not basis(asked, "是周杰伦的歌。").matches("是周杰伦的歌。")
+    assert "身份设定 · 小音" in basis("你叫什么名字呀", "我是小音。").line("我是小音。")
+    assert basis("你知道牛顿是谁吗", "不知道").matches("不知道") is None
+    right, wrong = "周杰伦的出生日期是1979年1月18日。", "周杰伦的出生日期是1985年3月2日。"
+    assert basis("周杰伦的生日是哪天？", right).matches(right) and not basis("周杰伦的生日是哪天？", wrong).matches(wrong)
+    assert "没有这一条" in basis("范特西的原唱是谁", "不知道").line("不知道")
+
+
+def test_a_panel_remembers_the_dialogue_until_it_is_cleared(class_show, monkeypatch):
+    seen = []
+    stream = type(class_show.assistant("base")).stream
+    monkeypatch.setattr(type(class_show.assistant("base")), "stream", lambda self, m: seen.append(len(m)) or stream(self, m))
+    for question in ("《小镇姑娘》是谁唱的？", "那他的生日呢？"):
+        class_show.ask(question)
+    class_show.reset.click()
+    class_show.ask("你好")
+    assert seen == [1, 3, 1]
 
 
 def test_clearing_empties_the_panel(class_show):

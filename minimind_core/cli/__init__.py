@@ -55,6 +55,11 @@ def add_experiment_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="KdConv 的 music/*.json（默认 dataset/raw/kdconv，没有就用小样本）")
 
 
+def add_check_option(sub: argparse.ArgumentParser) -> None:
+    """The switch of the claim check."""
+    sub.add_argument("--no-check", action="store_true", help="不核对，原样给出模型的话")
+
+
 def add_model_verbs(verb: Verb) -> None:
     """Verbs that train, score, talk and convert."""
     sub = verb("train", "models", "LoRA 微调")
@@ -67,7 +72,7 @@ def add_model_verbs(verb: Verb) -> None:
     sub.add_argument("--experiment", metavar="NAME", help="按 experiments.toml 里的一项训练并打分（run01…run10、data5 等），运行名就是它")
     add_experiment_options(sub)
     sub = verb("experiments", "experiments", "成批运行实验；已有且没有变动的不重跑", run=False)
-    sub.add_argument("names", nargs="*", metavar="NAME", help="实验名或组名（log、kdconv、search、ablation、seeds、probe、rank）；不写就列出全部")
+    sub.add_argument("names", nargs="*", metavar="NAME", help="实验名或组名（log、kdconv、recipe、ablation、seeds、rank）；不写就列出全部")
     sub.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="同时运行几个进程")
     sub.add_argument("--scheduler", default="", metavar="ADDRESS", help="Dask 调度器的地址，例如 tcp://10.0.0.1:8786；各机器共享项目目录")
     add_experiment_options(sub)
@@ -78,8 +83,11 @@ def add_model_verbs(verb: Verb) -> None:
     sub = verb("ask", "models", "回答一个文件里的问题，输出 JSONL")
     sub.add_argument("--questions", type=Path, required=True, help="每行一个问题，或 JSONL")
     sub.add_argument("--out", type=Path, help="输出文件（默认打印）")
-    sub.add_argument("--max-new-tokens", type=int, choices=range(1, 513), metavar="1–512", default=64, help="每个回答最多多少词元")
-    verb("chat", "models", "在终端里对话").add_argument("--temperature", type=temperature, default=0.0, help="0 为贪心，越大越随机")
+    sub.add_argument("--max-new-tokens", type=int, choices=range(1, 513), metavar="1–512", default=128, help="每个回答最多多少词元")
+    add_check_option(sub)
+    sub = verb("chat", "models", "在终端里对话")
+    sub.add_argument("--temperature", type=temperature, default=0.0, help="0 为贪心，越大越随机")
+    add_check_option(sub)
     sub = verb("show", "show", "课堂展示的网页（Voilà），在本机浏览器里打开")
     sub.add_argument("--port", type=int, default=8866, help="端口（默认 8866）")
     sub.add_argument("--no-browser", action="store_true", help="不自动打开浏览器")

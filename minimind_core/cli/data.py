@@ -12,9 +12,10 @@ from minimind_core.collection.kdconv import agrees, compare, fetch_kdconv, read_
 from minimind_core.collection.sites import parse_page
 from minimind_core.config import PROFILES, Workbook
 from minimind_core.conversations.doctor import capacity, examine, fix, leaks, summarize
-from minimind_core.conversations.mixing import dataset_file, write_dataset
+from minimind_core.conversations.mixing import book_of, dataset_file, write_dataset
 from minimind_core.conversations.recipes import RECIPES, build_recipe
 from minimind_core.conversations.schema import read_conversations
+from minimind_core.conversations.wordings import wordings_template
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_json
 
@@ -59,6 +60,11 @@ def build_dataset(workbook: Workbook, arguments: argparse.Namespace) -> int:
         return 0
     for name, rows in write_dataset(workbook).items():
         print(f"{dataset_file(workbook, name)}: {rows} 行")
+    book = book_of(workbook, read_facts(workbook.facts))
+    if names := book.without_own():
+        print(f"这些属性没有专门的问法，用的是通用问法：{'、'.join(names)}。")
+        print(f"想问得更自然，就把下面的样子填好，写进 {workbook.wordings}：\n")
+        print("\n".join(wordings_template(name, book[name].kind) for name in names))
     return 0
 
 

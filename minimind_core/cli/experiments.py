@@ -8,8 +8,9 @@ from tqdm import tqdm
 
 from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
-from minimind_core.evaluation.experiments import Experiment, finished, load_experiments, perform, result_file
-from minimind_core.reporting.matrix import perform_all
+from minimind_core.evaluation.ledger import OUTCOMES
+from minimind_core.experiments.matrix import perform_all
+from minimind_core.experiments.runner import Experiment, finished, load_experiments, perform, result_file
 
 
 def train_experiment(workbook: Workbook, arguments: argparse.Namespace) -> int:
@@ -18,8 +19,10 @@ def train_experiment(workbook: Workbook, arguments: argparse.Namespace) -> int:
     with tqdm(unit="步", disable=None) as bar:
         result = perform(workbook, experiment, arguments.size, arguments.kdconv, lambda record: bar.update())
     print(f"{experiment.name}（{experiment.about}）：{result['run']['rows']} 行，{result['run']['steps']} 步，最后损失 {result['train_loss']:.3f}")
-    for suite, score in result["scores"].items():
-        print(f"  {suite:16} {score['share']:7.1%}  {score['right']}/{score['n']}")
+    for suite, label in OUTCOMES.items():
+        score = result["scores"][suite]
+        if score["n"]:
+            print(f"  {score['share']:7.1%}  {label}：{score['right']}/{score['n']}")
     print(f"已写入 {result_file(workbook, experiment.name, arguments.size)}；对话：minimind chat --run {experiment.name}")
     return 0
 

@@ -7,7 +7,6 @@ import json
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,16 +14,15 @@ from tqdm import tqdm
 
 from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
-from minimind_core.evaluation.base_quality import write_rehearsal
-from minimind_core.evaluation.confidence import calibrate, careful
-from minimind_core.evaluation.generation import Decoding, generate, stream
-from minimind_core.evaluation.ledger import ledger, readable
+from minimind_core.evaluation.ledger import OUTCOMES, ledger, readable
 from minimind_core.evaluation.scoring import evaluate_run
 from minimind_core.files import write_json, write_jsonl
+from minimind_core.inference.assistant import Assistant
+from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import adapter_config, load_adapter, lora_state
 from minimind_core.training.parallel import is_first, process_group
-from minimind_core.training.runs import Run, adapter_file, load_run, prepare_run
+from minimind_core.training.runs import Run, adapter_file, prepare_run
 from minimind_core.training.tracking import Log, tracking
 
 
@@ -40,17 +38,7 @@ def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
         run = prepare_run(workbook, arguments.run, arguments.profile, resume=arguments.resume, data=arguments.data, device=device)
         with tracking(arguments.track if is_first() else None, run.folder, "minimind-lora", run.settings) as log:
             show_training(run, log)
-        if is_first():
-            print(floor_line(calibrate(workbook, run.name, device=device)))
     return 0
-
-
-def floor_line(found: dict[str, Any]) -> str:
-    """What calibration found, in words."""
-    right = f"验证题答对 {found['right']}/{found['asked']}，没学过的内容拒答 {found['refused']}/{found['unknown']}"
-    if found["floor"] is None:
-        return f"{right}；答对太少，不设把握线。"
-    return f"{right}；把握线 {found['floor']:.2f}，反问 {found['reverse_floor']:.2f}：整句概率更低的陈述改说不知道。"
 
 
 def show_training(run: Run, log: Log, every: int = 0, save: Callable[[dict[str, Tensor]], None] | None = None) -> None:
@@ -77,15 +65,22 @@ def evaluate(workbook: Workbook, arguments: argparse.Namespace) -> int:
     result = evaluate_run(workbook, arguments.run, arguments.profile)
     if arguments.json:
         write_json(arguments.json, result)
-    for name, score in result["scores"].items():
-        print(f"{name:16} {score['share']:7.1%}  {score['right']}/{score['n']}  95% 区间 {score['low']:.1%}–{score['high']:.1%}")
+    checked = result.get("checked_scores", {})
+    print("原话" + ("，核对之后" if checked else ""))
+    for name, label in OUTCOMES.items():
+        score = result["scores"][name]
+        if not score["n"]:
+            continue
+        after = f"  {checked[name]['share']:7.1%}" if checked else ""
+        interval = f"95% 区间 {score['low']:.1%}–{score['high']:.1%}"
+        print(f"{score['share']:7.1%}{after}  {label}：{score['right']}/{score['n']}，{interval}")
     return 0
 
 
 def runs(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """The table of all runs."""
     table = ledger(workbook)
-    print(readable(workbook, table).T.to_string() if len(table) else "还没有任何运行。请先运行 minimind train。")
+    print(readable(table).T.to_string() if len(table) else "还没有任何运行。请先运行 minimind train。")
     return 0
 
 
@@ -108,7 +103,6 @@ def download(workbook: Workbook, arguments: argparse.Namespace) -> int:
 
     folder = workbook.root / "weights" / arguments.name
     downloading.download(arguments.name, arguments.source, folder)
-    write_rehearsal(folder)
     print(f'已下载到 {folder}。在 workbook.toml 里写 base = "weights/{arguments.name}" 即可使用。')
     return 0
 
@@ -144,10 +138,10 @@ def read_questions(path: Path) -> list[list[dict[str, str]]]:
 def ask(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Answer the questions of a file, one JSON object a line."""
     dialogues = read_questions(arguments.questions)
-    model, tokenizer = load_run(workbook, arguments.run)
-    decoding = careful(workbook, arguments.run, Decoding(max_new_tokens=arguments.max_new_tokens))
+    decoding = Decoding(max_new_tokens=arguments.max_new_tokens)
+    assistant = Assistant.load(workbook, arguments.run, decoding, check=not arguments.no_check)
     with tqdm(total=len(dialogues), unit="题", disable=None) as bar:
-        answers = generate(model, tokenizer, dialogues, decoding, report=bar.update)
+        answers = assistant.answer_all(dialogues, report=bar.update)
     rows = [
         {"question": messages[-1]["content"], "answer": a.text, "new_tokens": a.new_tokens, "ended": a.ended}
         for messages, a in zip(dialogues, answers, strict=True)
@@ -160,10 +154,11 @@ def ask(workbook: Workbook, arguments: argparse.Namespace) -> int:
 
 
 def chat(workbook: Workbook, arguments: argparse.Namespace) -> int:
-    """Talk with a run in the terminal."""
-    model, tokenizer = load_run(workbook, arguments.run)
-    decoding = careful(workbook, arguments.run, Decoding(temperature=arguments.temperature))
+    """Talk with a run in the terminal; it remembers the dialogue."""
+    decoding = Decoding(temperature=arguments.temperature)
+    assistant = Assistant.load(workbook, arguments.run, decoding, check=not arguments.no_check)
     print(f"和 {arguments.run} 对话：直接输入问题；空行或 Ctrl-D 结束。")
+    messages: list[dict[str, str]] = []
     while True:
         try:
             question = input("问：").strip()
@@ -171,9 +166,19 @@ def chat(workbook: Workbook, arguments: argparse.Namespace) -> int:
             return 0
         if not question:
             return 0
-        print("答：", end="")
-        shown = ""
-        for text in stream(model, tokenizer, [{"role": "user", "content": question}], decoding):
-            print(text[len(shown) :], end="", flush=True)
-            shown = text
-        print()
+        messages.append({"role": "user", "content": question})
+        messages.append({"role": "assistant", "content": print_answer(assistant, messages)})
+
+
+def print_answer(assistant: Assistant, messages: list[dict[str, str]]) -> str:
+    """Print an answer as it grows; one that the check withdraws is followed by what is said instead."""
+    print("答：", end="")
+    shown = ""
+    for answer in assistant.stream(messages):
+        if answer.own is not None:
+            print(f"\n　　（没有通过核对，改说）{answer.text}", end="")
+        else:
+            print(answer.text[len(shown) :], end="", flush=True)
+        shown = answer.text
+    print()
+    return shown

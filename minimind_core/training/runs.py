@@ -130,7 +130,7 @@ class Run:
             return
         resumed = self.checkpoint.exists()
         if not resumed:  # an older adapter must not be taken for this run's
-            for name in ("adapter.safetensors", "best.safetensors", "metrics.csv", "quiz.csv", "confidence.json"):
+            for name in ("adapter.safetensors", "best.safetensors", "metrics.csv", "quiz.csv"):
                 (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / "run.json", {**self.settings, "status": "running"})
         previous = read_metrics(self.folder / "metrics.csv") if resumed else []
@@ -168,7 +168,7 @@ def prepare_run(
 ) -> Run:
     """Load base and data and add the adapter; with `resume` the checkpoint of an interrupted run is kept."""
     run_folder(workbook, name)  # refuses an unusable name before anything is loaded
-    if name in ("base", "retrieval"):
+    if name in ("base", "lookup", "rules"):
         raise WorkbookError(f"运行名 {name} 另有用处。请换一个运行名。")
     profile_name = "custom" if isinstance(profile, Profile) else profile or workbook.profile
     profile = profile if isinstance(profile, Profile) else PROFILES[profile_name]
@@ -180,7 +180,7 @@ def prepare_run(
     taught = (row for number, row in enumerate(stream_conversations(data)) if number < limit)
     rows = encode_rows(taught, tokenizer, profile.learn_end)
     source = ConversationBatches(rows, profile.epochs, profile.tokens_per_step, workbook.seed, profile.rows_per_step, profile.shuffle)
-    watched = read_conversations(dataset_file(workbook, "music_qa_valid"))
+    watched = read_conversations(dataset_file(workbook, "qa_valid"))
     step = max(1, len(watched) // VALIDATION_ROWS)
     watched_rows = encode_rows(watched[::step][:VALIDATION_ROWS], tokenizer)
     settings = {

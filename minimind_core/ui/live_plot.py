@@ -90,7 +90,7 @@ class TrainingPanel:
     def draw(self) -> None:
         """Put the curve so far into the picture."""
         if self.rows:
-            figure, buffer = loss_figure(self.rows, self.quiz.scores, self.run.workbook.persona.topic), io.BytesIO()
+            figure, buffer = loss_figure(self.rows, self.quiz.scores), io.BytesIO()
             figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
             self.picture.value = buffer.getvalue()
 
@@ -111,7 +111,7 @@ class TrainingPanel:
             raise self.problem
         rows = read_metrics(self.run.folder / "metrics.csv")
         if rows:
-            path = save_figure(loss_figure(rows, read_quiz(self.run.folder), self.run.workbook.persona.topic), self.run.workbook, "loss")
+            path = save_figure(loss_figure(rows, read_quiz(self.run.folder)), self.run.workbook, "loss")
             display(Image(filename=path, width=700))  # a Figure shows as a picture only once the inline backend is set up
             print(f"曲线已保存到 {path.relative_to(self.run.workbook.root).as_posix()}")
 

@@ -13,16 +13,15 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from minimind_core.collection.facts import Fact, read_facts
+from minimind_core.collection.facts import Fact
 from minimind_core.config import Workbook
-from minimind_core.conversations.mixing import dataset_file
-from minimind_core.conversations.schema import read_conversations
-from minimind_core.evaluation.confidence import careful
-from minimind_core.evaluation.generation import Decoding, generate
-from minimind_core.evaluation.guard import ALIKE
+from minimind_core.evaluation.baselines import Rules
 from minimind_core.evaluation.metrics import is_right
-from minimind_core.evaluation.retrieval import Lookup
 from minimind_core.files import write_text
+from minimind_core.inference.assistant import Assistant
+from minimind_core.inference.claims import ClaimCheck, claim_check
+from minimind_core.inference.decoding import Decoding
+from minimind_core.inference.generation import Answer
 from minimind_core.ui.widgets import ChatPanel, Panel
 
 COLUMNS = ("time", "asked_by", "question", "run", "answer", "fact", "matches", "verdict")
@@ -31,27 +30,29 @@ VERDICTS = {"对": "success", "部分对": "warning", "错": "danger"}
 
 @dataclass(frozen=True)
 class Basis:
-    """The fact, or the model's own identity, that a question is about, as far as the training data tells."""
+    """What an answer should rest on: a fact of the table, or who the model is."""
 
     fact: Fact | None
-    reverse: bool = False  # the value was given, the subject is asked for
-    identity: str = ""  # what an answer about the model itself has to contain
+    subject: str = ""  # named in the question; without a fact: the table has nothing of the kind
+    identity: str = ""  # the model's name, where the answer says who it is
 
     def matches(self, answer: str) -> bool | None:
-        """Whether an answer names the fact's value, or its subject when that was asked for, or who the model is; None without a basis."""
+        """Whether an answer names the fact's value and its subject; None without a basis."""
         if self.identity:
-            return is_right(answer, self.identity)
+            return True
         if self.fact is None:
             return None
-        return is_right(answer, self.fact.subject) if self.reverse else is_right(answer, self.fact.value, subject=self.fact.subject)
+        return is_right(answer, self.fact.value, subject=self.fact.subject)
 
     def line(self, answer: str) -> str:
         """What is shown below an answer."""
-        if self.fact is None and not self.identity:
-            return "依据：事实表里没有提到的对象，模型应当说不知道。"
+        if self.identity:
+            return f"依据：身份设定 · {self.identity}"
+        if self.fact is None:
+            known = "事实表里没有这一条" if self.subject else "事实表里没有提到的对象或话题"
+            return f"依据：{known}，模型应当说不知道（日常的话除外）。"
         sign = "✓ 与事实一致" if self.matches(answer) else "✗ 与事实不符"
-        known = f"身份设定 · {self.identity}" if self.identity else f"{self.fact.subject} · {self.fact.attribute} · {self.fact.value}"
-        return f"依据：{known}　{sign}"
+        return f"依据：{self.fact.subject} · {self.fact.attribute} · {self.fact.value}　{sign}"
 
 
 class ClassShow(ChatPanel):
@@ -64,81 +65,74 @@ class ClassShow(ChatPanel):
         self.asker = widgets.ToggleButtons(options=["本队", "别的队"], description="提问")
         self.temperature = widgets.FloatSlider(min=0, max=1.5, step=0.1, description="温度")
         self.penalty = widgets.FloatSlider(value=Decoding().repetition_penalty, min=1, max=1.5, step=0.05, description="重复惩罚")
-        self.careful = widgets.Checkbox(value=True, description="把关：没把握就说不知道", indent=False, layout=widgets.Layout(width="auto"))
-        self.reset = widgets.Button(description="清空")
-        self.reset.on_click(lambda _: self.clear())
+        self.checking = widgets.Checkbox(
+            value=True, description="核对：说的不是表里有的，就说不知道", indent=False, layout=widgets.Layout(width="auto")
+        )
         self.verdicts = [widgets.Button(description=name, button_style=style, disabled=True) for name, style in VERDICTS.items()]
         for button in self.verdicts:
             button.on_click(lambda b: self.record(b.description))
         self.side, self.note = widgets.HTML(), widgets.HTML()
-        controls = widgets.HBox(
-            [self.second, self.asker, self.temperature, self.penalty, self.careful, self.reset], layout=widgets.Layout(flex_flow="row wrap")
-        )
+        controls = widgets.HBox([self.second, self.asker, self.temperature, self.penalty, self.checking], layout=widgets.Layout(flex_flow="row wrap"))
         self.view.children = (*self.view.children[:-1], controls, self.log, self.side, self.note, widgets.HBox(self.verdicts))
 
     @cached_property
-    def facts(self) -> dict[tuple[str, str], Fact]:
-        """All facts by subject and attribute."""
-        return {(fact.subject, fact.attribute): fact for fact in read_facts(self.workbook.facts)}
+    def rules(self) -> Rules:
+        """Finds what a question is about."""
+        return Rules(self.workbook)
 
     @cached_property
-    def lookup(self) -> dict[str, tuple[Lookup, list]]:
-        """Training questions about facts and about the model itself, for finding what a question is about."""
-        rows = read_conversations(dataset_file(self.workbook, "train"))
-        kinds = {kind: [row for row in rows if row.meta.get("kind") == kind] for kind in ("music", "identity")}
-        return {kind: (Lookup(own), own) for kind, own in kinds.items()}
+    def check(self) -> ClaimCheck:
+        """Finds what an answer states."""
+        return claim_check(self.workbook)
 
-    def nearest(self, kind: str, question: str, least: float = 0.0) -> dict[str, str]:
-        """What is known about the most similar training question of a kind, if it is similar enough."""
-        lookup, rows = self.lookup[kind]
-        index, similarity = lookup.nearest(question) if rows else (0, -1.0)
-        return rows[index].meta if similarity >= least else {}
+    def basis(self, questions: Sequence[str], answer: str) -> Basis:
+        """The fact that the dialogue asks for, or the one that the answer states; or who the model is."""
+        subject, fact = self.rules.find(questions)
+        if fact is not None and is_right(answer, fact.value, subject=fact.subject):
+            return Basis(fact, subject)
+        stated = [self.rules.facts.get((s, a)) for s, a, _ in self.check.claims(answer)]
+        fact = next(filter(None, stated), fact)
+        name = self.workbook.persona.name
+        return Basis(fact, subject, identity=name if fact is None and name in answer else "")
 
-    def basis(self, question: str) -> Basis:
-        """The fact of the most similar training question, if the question names its subject or value; or who the model is."""
-        meta = self.nearest("music", question)
-        fact = self.facts.get((meta.get("subject", ""), meta.get("attribute", "")))
-        if fact is not None and any(name.strip("《》") in question for name in (fact.subject, fact.value)):
-            return Basis(fact, reverse=meta["way"] == "reverse")
-        return Basis(None, identity=self.nearest("identity", question, ALIKE).get("expected", ""))
+    def assistant(self, run: str) -> Assistant:
+        """A run with what the controls say."""
+        decoding = Decoding(temperature=self.temperature.value, repetition_penalty=self.penalty.value)
+        loaded = self.load(run)
+        return loaded.using(decoding, loaded.check if self.checking.value else None)
 
-    def decoding(self, run: str) -> Decoding:
-        """What the controls say."""
-        chosen = Decoding(temperature=self.temperature.value, repetition_penalty=self.penalty.value)
-        return careful(self.workbook, run, chosen) if self.careful.value else chosen
-
-    def ask(self, question: str) -> None:
+    def ask(self, question: str) -> Answer | None:
         """Answer, show the fact behind it, and open the verdict buttons."""
-        before = len(self.turns)
-        super().ask(question)
-        if len(self.turns) == before:
-            return
-        asked, answer = self.turns[-1]
+        answer = super().ask(question)
+        if answer is None:
+            return None
         self.answered_by = self.run.value
-        basis = self.basis(asked)
-        self.note.value = f"<p>{html.escape(basis.line(answer))}</p>"
+        questions = [asked for asked, _ in self.turns]
+        self.note.value = f"<p>{html.escape(self.basis(questions, answer.text).line(answer.text))}</p>"
         self.side.value = ""
         if self.second.value != "不比较":
-            (other,) = generate(*self.load(self.second.value), [[{"role": "user", "content": asked}]], self.decoding(self.second.value))
+            other = self.assistant(self.second.value).answer(self.messages[:-1])
             self.side.value = f"<p><b>{html.escape(self.second.value)}：</b>{html.escape(other.text)}</p>"
         for button in self.verdicts:
             button.disabled = False
+        return answer
 
     def record(self, verdict: str) -> None:
         """Append the last answer with its verdict to report/results/class_show.csv."""
         question, answer = self.turns[-1]
-        basis = self.basis(question)
+        basis = self.basis([asked for asked, _ in self.turns], answer)
         fact = "" if basis.fact is None else f"{basis.fact.subject}|{basis.fact.attribute}|{basis.fact.value}"
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        append_row(class_show_file(self.workbook), (now, self.asker.value, question, self.answered_by, answer, fact, basis.matches(answer), verdict))
+        row = (now, self.asker.value, question, self.answered_by, answer, fact, basis.matches(answer), verdict)
+        append_row(class_show_file(self.workbook), row)
         self.note.value = f"<p>已记录：{html.escape(verdict)}</p>"
         for button in self.verdicts:
             button.disabled = True
 
     def clear(self) -> None:
         """Forget the talk; what was recorded stays."""
-        self.turns.clear()
-        for box in (self.log, self.side, self.note):
+        super().clear()
+        for box in (self.side, self.note):
             box.value = ""
         for button in self.verdicts:
             button.disabled = True

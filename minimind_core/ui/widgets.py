@@ -13,10 +13,10 @@ import pandas as pd
 from IPython.display import Code
 
 from minimind_core.config import Workbook
-from minimind_core.evaluation.confidence import careful
-from minimind_core.evaluation.generation import Decoding, generate, stream
-from minimind_core.evaluation.scoring import asked
-from minimind_core.training.runs import load_run
+from minimind_core.evaluation.suites import asked
+from minimind_core.inference.assistant import Assistant
+from minimind_core.inference.generation import Answer
+from minimind_core.modeling.tokenizer import Message
 
 
 def show_source(thing: Any) -> Code:
@@ -53,11 +53,13 @@ def comparison_table(compared: dict[str, dict[str, float]], first: str, second: 
 def answer_table(answers: Sequence[dict], count: int = 12) -> pd.DataFrame:
     """Questions, expected values, answers and verdicts."""
     step = max(1, len(answers) // count)
-    rows = [
-        {"问题": a["question"], "应包含": a["expected"], "回答": a["answer"], "判定": "✓" if a["right"] else "✗"}
-        for a in list(answers)[::step][:count]
-    ]
-    return pd.DataFrame(rows)
+    rows = []
+    for answer in list(answers)[::step][:count]:
+        question = " → ".join([*answer["before"], answer["question"]])
+        row = {"问题": question, "应包含": answer["expected"], "回答": answer["answer"], "判定": "✓" if answer["right"] else "✗"}
+        rows.append(row | {"核对之后": answer.get("checked", "")})
+    table = pd.DataFrame(rows)
+    return table.drop(columns="核对之后") if len(rows) and not any(table["核对之后"]) else table
 
 
 class Panel:
@@ -79,7 +81,7 @@ class AnswerBrowser:
     VERDICTS: ClassVar[dict[str, Callable[[dict], bool]]] = {
         "答错": lambda a: not a["right"],
         "答对": lambda a: a["right"],
-        "拦下": lambda a: "own" in a,  # the guard made it say that it does not know
+        "核对改过": lambda a: "checked" in a,  # the claim check made it say that it does not know
         "全部": lambda a: True,
     }
 
@@ -118,8 +120,6 @@ class AnswerBrowser:
         """Show what the filters leave."""
         chosen = self.chosen()
         table = answer_table(chosen[: self.LIMIT], self.LIMIT)
-        if any("own" in a for a in chosen[: self.LIMIT]):
-            table["原话"] = [a.get("own", "") for a in chosen[: self.LIMIT]]
         more = f"，只显示前 {self.LIMIT} 道" if len(chosen) > self.LIMIT else ""
         self.table.value = f"<p>{len(chosen)} 道{more}</p>{table.to_html(index=False)}"
 
@@ -128,56 +128,79 @@ class AnswerBrowser:
         return Panel(self.view, lambda: self.table.value)
 
 
-def transcript(turns: Sequence[tuple[str, str]]) -> str:
-    """Questions and answers as HTML."""
+def transcript(messages: Sequence[Message], note: str = "") -> str:
+    """A dialogue as HTML, with a note below the last answer."""
     line = "<p style='margin:4px 0'><b>{}</b> {}</p>"
-    return "".join(line.format("问：", html.escape(q)) + line.format("答：", html.escape(a)) for q, a in turns)
+    names = {"user": "问：", "assistant": "答："}
+    shown = "".join(line.format(names[m["role"]], html.escape(m["content"])) for m in messages if m["role"] in names)
+    return shown + (f"<p style='margin:4px 0;color:#777'>{html.escape(note)}</p>" if note else "")
+
+
+def withdrawn_note(answer: Answer) -> str:
+    """What is said of an answer that the claim check withdrew."""
+    return "" if answer.own is None else f"模型原来说“{answer.own}”，没有通过核对。"
 
 
 class ChatPanel:
-    """Text box, send button, preset questions and run selector; the answer appears word by word."""
+    """Text box, send button, preset questions and run selector; the answer appears word by word, the dialogue is remembered."""
 
     def __init__(self, workbook: Workbook, runs: Sequence[str], presets: Sequence[str]) -> None:
-        self.workbook, self.load = workbook, lru_cache(maxsize=2)(lambda name: load_run(workbook, name))
-        self.turns: list[tuple[str, str]] = []
+        self.workbook, self.load = workbook, lru_cache(maxsize=2)(lambda name: Assistant.load(workbook, name))
+        self.messages: list[Message] = []
         self.run = widgets.Dropdown(options=list(runs), description="模型")
         # sent once, when the box is left: while the kernel is busy, single letters would still be waiting when the button is clicked
         self.box = widgets.Text(placeholder="请输入问题…", continuous_update=False, layout=widgets.Layout(width="60%"))
         self.send = widgets.Button(description="发送", button_style="primary")
+        self.reset = widgets.Button(description="清空")
         self.log = widgets.HTML()
         self.presets = [widgets.Button(description=q, tooltip=q, layout=widgets.Layout(width="auto")) for q in presets]
         self.send.on_click(lambda _: self.ask(self.box.value))
+        self.reset.on_click(lambda _: self.clear())
         for button in self.presets:
             button.on_click(lambda b: self.ask(b.description))
         self.view = widgets.VBox([
             self.run, widgets.HBox(self.presets, layout=widgets.Layout(flex_flow="row wrap")),
-            widgets.HBox([self.box, self.send]), self.log,
+            widgets.HBox([self.box, self.send, self.reset]), self.log,
         ])  # fmt: skip
 
-    def ask(self, question: str) -> None:
-        """Answer one question, showing each token as it comes."""
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        """Questions and answers so far."""
+        texts = [message["content"] for message in self.messages]
+        return list(zip(texts[::2], texts[1::2], strict=False))
+
+    def assistant(self, run: str) -> Assistant:
+        """A run with the panel's settings."""
+        return self.load(run)
+
+    def ask(self, question: str) -> Answer | None:
+        """Answer one question in the dialogue so far, showing each token as it comes."""
         question = question.strip()
         if not question:
-            return
-        model, tokenizer = self.load(self.run.value)
-        text = ""
-        for text in stream(model, tokenizer, [{"role": "user", "content": question}], self.decoding(self.run.value)):
-            self.log.value = transcript([*self.turns, (question, text)])
-        self.turns.append((question, text))
-        self.log.value = transcript(self.turns)
+            return None
+        self.messages.append({"role": "user", "content": question})
+        answer = None
+        for answer in self.assistant(self.run.value).stream(self.messages):
+            said = {"role": "assistant", "content": answer.text}
+            self.log.value = transcript([*self.messages, said], withdrawn_note(answer))
+        self.messages.append({"role": "assistant", "content": answer.text})
         self.box.value = ""
-
-    def decoding(self, run: str) -> Decoding:
-        """How a run's answers are chosen."""
-        return careful(self.workbook, run)
+        return answer
 
     def ask_all(self, questions: Sequence[str]) -> None:
-        """Answer several questions at once, for a notebook that runs without a person."""
-        model, tokenizer = self.load(self.run.value)
-        answers = generate(model, tokenizer, [[{"role": "user", "content": q}] for q in questions], self.decoding(self.run.value))
-        self.turns += [(q, a.text) for q, a in zip(questions, answers, strict=True)]
-        self.log.value = transcript(self.turns)
+        """Answer several questions, each for itself, for a notebook that runs without a person."""
+        dialogues = [[{"role": "user", "content": question}] for question in questions]
+        answers = self.assistant(self.run.value).answer_all(dialogues)
+        for dialogue, answer in zip(dialogues, answers, strict=True):
+            self.messages += [*dialogue, {"role": "assistant", "content": answer.text}]
+        self.log.value = transcript(self.messages)
+        self.messages.clear()  # they were no dialogue: the next question begins one
+
+    def clear(self) -> None:
+        """Forget the dialogue."""
+        self.messages.clear()
+        self.log.value = ""
 
     def panel(self) -> Panel:
         """The displayable panel."""
-        return Panel(self.view, lambda: transcript(self.turns))
+        return Panel(self.view, lambda: self.log.value)

@@ -1,0 +1,83 @@
+"""The claim check: an answer that states a fact is given only if the fact table could hold it and the dialogue asks about it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from minimind_core.collection.facts import read_facts
+from minimind_core.config import Workbook
+from minimind_core.conversations.identity import refusal_answer
+from minimind_core.conversations.mixing import book_of
+from minimind_core.conversations.wordings import ALIASES
+from minimind_core.inference.generation import Answer
+from minimind_core.modeling.tokenizer import Message
+from minimind_core.texts import normalize
+
+
+@cache
+def form_pattern(form: str) -> re.Pattern[str]:
+    """An answer form as a regular expression with the groups s and v; a title is taken whole, whatever stands in it."""
+    parts = re.split(r"(\{[sv]\})", form.rstrip("。"))
+    name = "《[^》]*》|[^《》]+?"
+    return re.compile("".join(f"(?P<{p[1]}>{name})" if p in ("{s}", "{v}") else re.escape(p) for p in parts) + "。?")
+
+
+@dataclass(frozen=True)
+class ClaimCheck:
+    """Replaces claims that cannot be meant by the fallback; it knows the fact table's keys, not its values.
+
+    An answer of a taught form claims that a subject's attribute has a value. It stands if the table has that attribute of
+    that subject, and the dialogue names the subject, or its last question names the value (it then asked for the subject).
+    Whatever is no claim (who the model is, everyday talk) stands.
+    """
+
+    fallback: str
+    forms: Mapping[str, frozenset[str]]  # attribute: answer forms
+    subjects: Mapping[str, frozenset[str]]  # attribute: normalised subjects that have it
+    names: Mapping[str, tuple[str, ...]]  # normalised subject: all its normalised names
+
+    def claims(self, answer: str) -> Iterator[tuple[str, str, str]]:
+        """Every (subject, attribute, value) that an answer can be read as."""
+        for attribute, forms in self.forms.items():
+            for form in forms:
+                if found := form_pattern(form).fullmatch(answer):
+                    yield normalize(found["s"]), attribute, normalize(found["v"])
+
+    def stands(self, messages: Sequence[Message], answer: str) -> bool:
+        """Whether an answer to a dialogue is given as it is."""
+        claims = list(self.claims(answer))
+        dialogue = normalize("|".join(message["content"] for message in messages))
+        question = normalize(messages[-1]["content"])
+
+        def asked(subject: str, value: str) -> bool:
+            return value.removesuffix("年") in question or any(name in dialogue for name in self.names.get(subject, ()))
+
+        return not claims or any(s in self.subjects[a] and asked(s, v) for s, a, v in claims)
+
+    def apply(self, messages: Sequence[Message], answer: Answer) -> Answer:
+        """The answer, or the fallback with the model's own words beside it."""
+        if self.stands(messages, answer.text):
+            return answer
+        return replace(answer, text=self.fallback, own=answer.text)
+
+
+def claim_check(workbook: Workbook) -> ClaimCheck:
+    """The check for the workbook's facts and wordings."""
+    facts = read_facts(workbook.facts)
+    book = book_of(workbook, facts)
+    subjects: dict[str, set[str]] = defaultdict(set)
+    names: dict[str, list[str]] = defaultdict(list)
+    for fact in facts:
+        subject = normalize(fact.subject)
+        subjects[fact.attribute].add(subject)
+        names[subject] += [subject, *([normalize(fact.value)] if fact.attribute in ALIASES else [])]
+    return ClaimCheck(
+        fallback=refusal_answer(workbook.persona),
+        forms={a: frozenset(form.replace("{a}", a) for form in (book[a].answer, book[a].reverse_answer)) for a in subjects},
+        subjects={attribute: frozenset(found) for attribute, found in subjects.items()},
+        names={subject: tuple(dict.fromkeys(found)) for subject, found in names.items()},
+    )

@@ -1,0 +1,125 @@
+"""Token by token: greedy or sampled, over a batch with a key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minimind_core.modeling.minimind import MiniMind, expand_cache
+from minimind_core.modeling.tokenizer import END_ID, PAD_ID, shared_prefix
+from minimind_core.training.batches import rounded
+
+ROWS = 8  # finished rows leave a batch so many at a time: each new shape of a product costs a CPU as much as several tokens
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the next token is chosen."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 0.9  # sampled tokens come from the smallest set with this probability; unused when greedy
+    repetition_penalty: float = 1.0  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.repetition_penalty < 1:
+            raise ValueError("max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and repetition_penalty >= 1 are required")
+
+
+def choose(logits: Tensor, written: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
+    """Next token of each row. logits (B, vocab); written (B, vocab) boolean, tokens the answer already holds -> (B,)."""
+    penalty = decoding.repetition_penalty
+    logits = torch.where(written, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    if decoding.temperature == 0:
+        return logits.argmax(-1)
+    probabilities, order = torch.softmax(logits / decoding.temperature, -1).sort(descending=True)
+    probabilities[probabilities.cumsum(-1) - probabilities > decoding.top_p] = 0
+    picked = torch.multinomial(probabilities, 1, generator=generator)
+    return order.gather(1, picked).squeeze(1)
+
+
+class Session:
+    """The state of a batch while its answers are written, one token of every row at a time."""
+
+    def __init__(self, model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> None:
+        self.model, self.decoding = model, decoding
+        self.device = model.device
+        self.generator = torch.Generator(self.device).manual_seed(decoding.seed)
+        shared = shared_prefix(prompts)
+        width = max(map(len, prompts)) - shared
+        if len(prompts) > 1:
+            width = rounded(width)
+        tokens = torch.full((len(prompts), width), PAD_ID)
+        real = torch.zeros(len(prompts), width, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):  # padded on the left, so that every row's next token is its last column
+            tokens[row, width - len(prompt) + shared :] = torch.tensor(prompt[shared:])
+            real[row, width - len(prompt) + shared :] = True
+        self.padded = not bool(real.all())
+        tokens, real = tokens.to(self.device), real.to(self.device)
+        cache = expand_cache(model.hidden(torch.tensor([prompts[0][:shared]], device=self.device))[1], len(prompts)) if shared else None
+        self.visible = torch.cat((real.new_ones(len(prompts), shared), real), 1)
+        self.position = shared + real.sum(1)  # (B,) position of the next token
+        positions = (shared + real.cumsum(1) - 1).clamp(min=0)
+        causal = real.new_ones(width, shared + width).tril(shared)
+        itself = torch.eye(width, shared + width, dtype=torch.bool, device=self.device).roll(shared, 1)  # a padding row must see something
+        mask = (causal & self.visible[:, None, :] | itself)[:, None]
+        states, self.cache = model.hidden(tokens, cache, mask, positions)
+        self.logits = model.logits(states[:, -1]).float()
+        self.written = torch.zeros_like(self.logits, dtype=torch.bool)
+        self.log_chance = self.logits.new_zeros(len(prompts))  # (B,) of what has been written, nats
+
+    def next(self) -> Tensor:
+        """Choose every row's next token, (B,)."""
+        token = choose(self.logits, self.written, self.decoding, self.generator)
+        self.log_chance = self.log_chance - F.cross_entropy(self.logits, token, reduction="none")
+        self.written[torch.arange(len(token), device=self.device), token] = True
+        return token
+
+    def advance(self, token: Tensor) -> None:
+        """Feed the chosen tokens."""
+        self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
+        mask = self.visible[:, None, None, :] if self.padded else None  # without padding every token sees all before it
+        states, self.cache = self.model.hidden(token[:, None], self.cache, mask, self.position[:, None])
+        self.position = self.position + 1
+        self.logits = self.model.logits(states[:, -1]).float()
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only."""
+        self.cache = [(k[rows], v[rows]) for k, v in self.cache]
+        self.visible, self.position = self.visible[rows], self.position[rows]
+        self.logits, self.written, self.log_chance = self.logits[rows], self.written[rows], self.log_chance[rows]
+
+
+@torch.no_grad()
+def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> list[tuple[list[int], bool, float]]:
+    """New token ids of each prompt, whether the end token came, and their probability.
+
+    Finished rows leave the batch, ROWS at a time.
+    """
+    session, count, longest = Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens
+    answers: list[list[int]] = [[] for _ in range(count)]
+    ended, chances = [False] * count, [0.0] * count
+    prompt, going = torch.arange(count), torch.ones(count, dtype=torch.bool)  # of each row of the session, and whether its answer goes on
+    for step in range(longest + 1):
+        before = session.log_chance
+        token = session.next()
+        written = session.log_chance if step < longest else torch.where(token == END_ID, session.log_chance, before)  # only an end may still come
+        for row, value, chance in zip(prompt[going].tolist(), token[going].tolist(), written[going].exp().tolist(), strict=True):
+            chances[row], ended[row] = chance, value == END_ID
+            if value != END_ID and step < longest:
+                answers[row].append(value)
+        going = going & (token != END_ID).cpu()
+        if not going.any() or step == longest:
+            break
+        left = rounded(int(going.sum()), ROWS)
+        if left < len(going):
+            kept = (~going).int().argsort(stable=True)[:left]
+            session.keep(kept.to(session.device))
+            prompt, going, token = prompt[kept], going[kept], token[kept.to(session.device)]
+        session.advance(token)
+    return list(zip(answers, ended, chances, strict=True))
