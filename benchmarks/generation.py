@@ -2,8 +2,8 @@
 
     python benchmarks/generation.py [--questions 128] [--run main]
 
-Both answer the same test questions with the same trained run, greedily, without a penalty, until the answer ends. Ours is
-also timed one by one without a draft. Writes report/results/benchmark_generation.json.
+Both answer the same test questions with the same trained run, greedily, without a penalty, until the answer ends; the claim
+check is on. Writes report/results/benchmark_generation.json.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 
 from minimind_core.config import Workbook, load_workbook
-from minimind_core.conversations.mixing import taught_answers
-from minimind_core.conversations.schema import read_conversations
 from minimind_core.devices import fast_bfloat16
-from minimind_core.evaluation.generation import Decoding, generate
+from minimind_core.evaluation.suites import load_suites
 from minimind_core.files import write_json
+from minimind_core.inference.assistant import Assistant
+from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.exporting import export
 from minimind_core.modeling.lora import adapter_config, load_adapter
-from minimind_core.training.runs import adapter_file, load_run
+from minimind_core.training.runs import adapter_file
 
 NEW, WARM, FEW, BATCH = 64, 4, 32, 64  # tokens at most, questions before the clock starts, questions one by one, questions in a batch
 Answers = Callable[[Sequence[str], int], list[str]]
@@ -53,13 +53,16 @@ def transformers_answers(workbook: Workbook, run: str, folder: Path) -> Answers:
     return answers
 
 
-def our_answers(workbook: Workbook, run: str, likely: tuple[str, ...]) -> Answers:
-    """Answers of `generate`, with a draft of the likely ones."""
-    model, tokenizer = load_run(workbook, run, "cpu")
-    decoding = Decoding(max_new_tokens=NEW, repetition_penalty=1.0, likely=likely)
-    return lambda questions, batch: [
-        answer.text for answer in generate(model, tokenizer, [[{"role": "user", "content": q}] for q in questions], decoding, batch)
-    ]
+def our_answers(workbook: Workbook, run: str) -> Answers:
+    """Answers of the Assistant, one by one or all together."""
+    assistant = Assistant.load(workbook, run, Decoding(max_new_tokens=NEW), device="cpu")
+
+    def answers(questions: Sequence[str], batch: int) -> list[str]:
+        dialogues = [[{"role": "user", "content": question}] for question in questions]
+        parts = [dialogues[i : i + batch] for i in range(0, len(dialogues), batch)]
+        return [answer.own or answer.text for part in parts for answer in assistant.answer_all(part)]
+
+    return answers
 
 
 def main() -> None:
@@ -69,15 +72,14 @@ def main() -> None:
     parser.add_argument("--run", default="main")
     arguments = parser.parse_args()
     workbook = load_workbook()
-    rows = read_conversations(workbook.dataset / "music_qa_test.jsonl")
-    questions = [row.question for row in rows if len(row.conversations) == 2][:: len(rows) // arguments.questions][: arguments.questions]
+    rows = [q.turns[0] for suite in load_suites(workbook, split="valid").values() for q in suite if len(q.turns) == 1]
+    questions = rows[:: max(1, len(rows) // arguments.questions)][: arguments.questions]
     found: dict = {"questions": len(questions), "one_by_one": FEW, "run": arguments.run}
     texts: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         contenders = {
             "transformers": transformers_answers(workbook, arguments.run, Path(folder)),
-            "ours_without_draft": our_answers(workbook, arguments.run, ()),
-            "ours": our_answers(workbook, arguments.run, taught_answers(workbook)),
+            "ours": our_answers(workbook, arguments.run),
         }
         for batch, asked in ((1, questions[:FEW]), (BATCH, questions)):
             for name, answers in contenders.items():
@@ -88,7 +90,6 @@ def main() -> None:
             found[f"same_answers_batch_{batch}"] = sum(a == b for a, b in zip(texts["transformers"], texts["ours"], strict=True)) / len(asked)
     alone = found["transformers_batch_1"]
     found["single_stream_ratio"] = alone / found["ours_batch_1"]
-    found["single_stream_ratio_without_draft"] = alone / found["ours_without_draft_batch_1"]
     found["batched_over_transformers_one_by_one"] = alone / found[f"ours_batch_{BATCH}"]
     found["batched_over_transformers_batched"] = found[f"transformers_batch_{BATCH}"] / found[f"ours_batch_{BATCH}"]
     write_json(workbook.results / "benchmark_generation.json", found)

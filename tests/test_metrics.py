@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimind_core.evaluation.metrics import is_right, normalize, refuses, repeats, wilson
+from minimind_core.evaluation.metrics import bootstrap, is_right, refuses, repeats, share_of, wilson
+from minimind_core.texts import normalize
 
 
 @pytest.mark.parametrize(("first", "second"), [
@@ -62,3 +63,11 @@ def test_naming_the_subject_is_no_answer():
     assert not is_right("陶喆的首张专辑是《乐行者》。", "陶喆", ["陶喆", "乐行者", "Jay"], "陶喆")
     assert is_right("陶喆的首张专辑是《陶喆》。", "陶喆", ["陶喆", "乐行者", "Jay"], "陶喆")
     assert is_right("《陶喆》是陶喆的专辑。", "陶喆", ["陶喆", "林俊杰"], "《陶喆》")
+
+
+def test_questions_of_one_template_are_no_independent_trials():
+    rights, templates = [True] * 100 + [False] * 100, ["a"] * 100 + ["b"] * 100
+    low, high = bootstrap(rights, templates)
+    assert (low, high) == (0.0, 1.0)  # two templates, one of them wrong: nothing is known
+    assert share_of(rights, templates)["low"] == 0.0 and share_of(rights)["low"] > 0.4
+    assert share_of([], [])["n"] == 0 and share_of([True, False], ["a", "b"]) == share_of([True, False])

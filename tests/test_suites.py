@@ -1,62 +1,137 @@
+"""Which questions are asked, and when an answer is right."""
+
 import dataclasses
+import json
+
+import pytest
 
 from minimind_core.collection.facts import Fact, write_facts
-from minimind_core.conversations.schema import dialogue
-from minimind_core.evaluation.generation import Answer
-from minimind_core.evaluation.scoring import not_beyond_lookup
-from minimind_core.evaluation.suites import SUITES, grade_all, summarize
+from minimind_core.conversations.mixing import write_dataset
+from minimind_core.errors import WorkbookError
+from minimind_core.evaluation import suites
+from minimind_core.evaluation.baselines import Lookup, Rules
+from minimind_core.evaluation.grading import Grader, summarize
+from minimind_core.evaluation.scoring import compare, evaluate_run, load_results
+from minimind_core.evaluation.suites import SUITES, Question, blind_file, load_suites
+from minimind_core.inference.generation import Answer
+
+SONGS = [("周杰伦", "英文名", "Jay Chou"), ("王力宏", "英文名", "Leehom Wang"), ("《江南曲》", "原唱", "周杰伦"), ("《力量》", "原唱", "王力宏")]
 
 
-def test_another_name_of_the_subject_is_right_unless_it_was_given(workbook):
-    facts = [("周杰伦", "英文名", "Jay Chou"), ("王力宏", "英文名", "Leehom Wang"), ("《江南曲》", "原唱", "周杰伦"), ("《力量》", "原唱", "王力宏")]
-    write_facts(workbook.facts, [Fact(*fact, "https://example.org", "2026-01-01") for fact in facts])
-    rows = [
-        dialogue("《江南曲》谁唱的", "某人", kind="music", subject="《江南曲》", attribute="原唱", expected="周杰伦"),
-        dialogue("谁的英文名是Jay Chou", "某人", kind="music", subject="周杰伦", attribute="英文名", expected="周杰伦"),
-    ]
-
-    def right(first, second):
-        answers = [Answer(first, 3, True), Answer(second, 3, True)]
-        return [g.right for g in grade_all(workbook, {"music_held_out": rows[:1], "music_reverse": rows[1:]}, answers)]
-
-    assert right("《江南曲》是Jay Chou的歌。", "Jay Chou是周杰伦的英文名。") == [True, True]
-    assert right("《江南曲》是Leehom Wang的歌。", "Jay Chou是Jay Chou的英文名。") == [False, False]
+@pytest.fixture
+def songs(workbook):
+    write_facts(workbook.facts, [Fact(*fact, "https://example.org", "2026-01-01") for fact in SONGS])
+    return workbook
 
 
-def test_who_claims_to_be_another_assistant_is_wrong_whatever_else_it_says(workbook):
-    row = dialogue("你是谁", "我是小音。", kind="identity", intent="name", expected="小音")
-    said = {
-        "我是小音。": True,
-        "我不是ChatGPT，我是小音。": True,
-        "我不是通义千问，也不是 OpenAI的ChatGPT，我是小音。": True,
-        "我是chatgpt，不是小音。": False,
-        "我是小音，也叫豆包。": False,
-        "我是通义千问。": False,
-    }
-    graded = grade_all(workbook, {"identity": [row] * len(said)}, [Answer(text, 3, True) for text in said])
-    assert [g.right for g in graded] == list(said.values())
+def right(workbook, question, text):
+    return Grader(workbook).grade(question, Answer(text, 3, True)).right
+
+
+def write_blind(workbook, *rows, split="test"):
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    blind_file(workbook, split).write_text(text, encoding="utf-8")
+
+
+def test_another_name_of_the_subject_is_right_unless_it_was_given(songs):
+    song = Question("facts", ("《江南曲》谁唱的",), "周杰伦", "《江南曲》", "原唱")
+    name = Question("reverse", ("谁的英文名是Jay Chou",), "周杰伦", "周杰伦", "英文名")
+    assert right(songs, song, "《江南曲》的原唱是Jay Chou。") and not right(songs, song, "《江南曲》的原唱是Leehom Wang。")
+    assert right(songs, name, "Jay Chou是周杰伦的英文名。") and not right(songs, name, "Jay Chou是Jay Chou的英文名。")
+
+
+@pytest.mark.parametrize(("text", "good"), [
+    ("我是小音。", True), ("我不是ChatGPT，我是小音。", True), ("我不是通义千问，也不是 OpenAI的ChatGPT，我是小音。", True),
+    ("我是chatgpt，不是小音。", False), ("我是小音，也叫豆包。", False), ("我是通义千问。", False),
+])  # fmt: skip
+def test_who_claims_to_be_another_assistant_is_wrong_whatever_else_it_says(workbook, text, good):
+    assert right(workbook, Question("identity", ("你是谁",), "小音"), text) is good
+
+
+def test_a_team_may_share_a_word_with_an_assistant(workbook):
     sparks = dataclasses.replace(workbook, persona=dataclasses.replace(workbook.persona, team="星火小队"))
-    answers = [Answer(text, 3, True) for text in ("我是小音，一个由星火小队训练的助手。", "我是小音，也是豆包。")]
-    assert [g.right for g in grade_all(sparks, {"identity": [row] * 2}, answers)] == [True, False]
+    question = Question("identity", ("你是谁",), "小音")
+    assert right(sparks, question, "我是小音，一个由星火小队训练的助手。") and not right(sparks, question, "我是小音，也是豆包。")
 
 
-def test_every_way_of_asking_for_a_known_fact_counts_as_over_refusal(workbook):
-    facts = [("《力量》", "原唱", "王力宏")]
-    write_facts(workbook.facts, [Fact(*fact, "https://example.org", "2026-01-01") for fact in facts])
-    row = dialogue("《力量》谁唱的", "王力宏", kind="music", subject="《力量》", attribute="原唱", expected="王力宏")
-    asked = {"music_held_out": [row], "music_family": [row] * 2, "music_follow": [row]}
-    answers = [
-        Answer(text, tokens, True) for text, tokens in (("王力宏", 2), ("抱歉，这个我不知道。", 6), ("王力宏", 2), ("抱歉，这个我不知道。", 6))
-    ]
-    found = summarize(grade_all(workbook, asked, answers))
-    assert [(found["scores"][key]["right"], found["scores"][key]["n"]) for key in ("over_refusal", "over_refusal_all")] == [(0, 1), (2, 4)]
-    assert found["mean_tokens"] == 4
+@pytest.mark.parametrize(("text", "detail", "good"), [
+    ("早点休息，明天会好的。", "mood", True), ("抱歉，这个我不知道。", "mood", False), ("你好，我是小音。", "greeting", True),
+    ("我是小音。", "mood", False), ("《江南曲》的原唱是周杰伦。", "mood", False), ("哈哈哈哈哈哈哈哈哈哈哈哈", "mood", False), ("", "mood", False),
+])  # fmt: skip
+def test_everyday_talk_is_answered_by_talking(songs, text, detail, good):
+    assert right(songs, Question("everyday", ("好累",), detail=detail), text) is good
 
 
-def test_a_run_that_is_no_better_than_look_up_is_told_so():
-    scores = lambda right: {"scores": {suite: {"n": 10, "share": right / 10} for suite in SUITES}}
-    results = {"worse": scores(6), "same": scores(7), "better": scores(8), "retrieval": scores(7)}
-    untaught = [suite for suite in SUITES if suite != "music_seen"]
-    assert [not_beyond_lookup(results, run) for run in ("worse", "same", "better")] == [untaught, untaught, []]
-    assert not_beyond_lookup({"perfect": scores(10), "retrieval": scores(10)}, "perfect") == []
-    assert not_beyond_lookup({"main": scores(5)}, "main") == []
+def test_every_way_of_asking_for_a_known_fact_counts_as_over_refusal(songs):
+    grader = Grader(songs)
+    asked = [Question(suite, ("《力量》谁唱的",), "王力宏", "《力量》", "原唱") for suite in ("facts", "follow", "follow", "unknown")]
+    texts = ["王力宏", "抱歉，这个我不知道。", "王力宏", "抱歉，这个我不知道。"]
+    found = summarize([grader.grade(q, Answer(text, 2, True)) for q, text in zip(asked, texts, strict=True)])["scores"]
+    assert (found["over_refusal"]["right"], found["over_refusal"]["n"]) == (1, 3) and found["unknown"]["right"] == 1
+
+
+def test_questions_written_for_other_facts_are_left_out(songs):
+    write_dataset(songs)
+    rows = [
+        {"suite": "facts", "turns": ["力量谁唱的"], "subject": "《力量》", "attribute": "原唱", "expected": "王力宏"},
+        {"suite": "facts", "turns": ["力量谁唱的"], "subject": "《力量》", "attribute": "原唱", "expected": "别人"},
+        {"suite": "missing", "turns": ["江南曲的英文名"], "subject": "《江南曲》", "attribute": "英文名"},
+        {"suite": "missing", "turns": ["力量谁唱"], "subject": "《力量》", "attribute": "原唱"},
+        {"suite": "unknown", "turns": ["周杰伦是谁"], "subject": "周杰伦", "attribute": "原唱"},
+        {"suite": "topics", "turns": ["周杰伦怎么做饭"]},
+        {"suite": "everyday", "turns": ["早"], "about": "greeting"},
+        {"suite": "identity", "turns": ["谁做的"], "intent": "maker"},
+    ]  # fmt: skip
+    write_blind(songs, *rows)
+    found = load_suites(songs)
+    assert {suite: len(questions) for suite, questions in found.items() if suite in suites.BLIND and questions} == {
+        "facts": 1, "missing": 1, "everyday": 1, "identity": 1,
+    }  # fmt: skip
+    assert found["identity"][0].expected == songs.persona.team
+    assert list(found) == list(SUITES) and len(found["seen"]) == len(SONGS)
+
+
+@pytest.mark.parametrize("line", ["{", '{"suite": "nobody", "turns": ["x"]}', '{"suite": "facts"}', '{"suite": "facts", "turns": "x"}'])
+def test_a_broken_test_question_is_named_by_its_line(workbook, line):
+    blind_file(workbook, "test").write_text('{"suite": "everyday", "turns": ["早"]}\n' + line, encoding="utf-8")
+    with pytest.raises(WorkbookError, match="test.jsonl:2"):
+        suites.read_blind(blind_file(workbook, "test"))
+
+
+def test_a_new_suite_is_one_line(workbook, monkeypatch):
+    monkeypatch.setitem(SUITES, "jokes", ("笑话", "talks"))
+    monkeypatch.setattr(suites, "BLIND", (*suites.BLIND, "jokes"))
+    write_dataset(workbook)
+    write_blind(workbook, {"suite": "jokes", "turns": ["讲个笑话"]})
+    assert [q.suite for q in load_suites(workbook)["jokes"]] == ["jokes"]
+    result = evaluate_run(workbook, "rules")
+    assert result["scores"]["jokes"]["n"] == 1 and suites.suite_labels()["jokes"] == "笑话"
+
+
+def test_baselines_answer_without_a_model(songs):
+    write_dataset(songs)
+    question = Question("facts", ("力量这歌谁唱的",), "王力宏", "《力量》", "原唱")
+    rules = Rules(songs)
+    assert rules.answer(question).text == "《力量》的原唱是王力宏。"
+    follow = Question("follow", ("周杰伦英文名", "那力量的原唱是谁"), "王力宏", "《力量》", "原唱")
+    assert rules.answer(follow).text == "《力量》的原唱是王力宏。"
+    assert rules.answer(Question("unknown", ("没听过的歌谁唱的",))).text == rules.refusal
+    rows = [row for row in suites.read_conversations(suites.dataset_file(songs, "qa_train"))]
+    assert Lookup(rows).answer(Question("seen", (rows[0].question,))).text == rows[0].answer
+
+
+def test_results_of_other_data_are_left_out(songs):
+    write_dataset(songs)
+    evaluate_run(songs, "rules")
+    assert list(load_results(songs)) == ["rules"]
+    write_facts(songs.facts, [Fact(*fact, "https://example.org", "2026-01-01") for fact in SONGS[:2]])
+    with pytest.raises(WorkbookError, match="还没有这份数据"):
+        load_results(songs)
+
+
+def test_runs_are_compared_question_by_question(songs):
+    write_dataset(songs)
+    lookup, rules = (evaluate_run(songs, name) for name in ("lookup", "rules"))
+    found = compare(lookup, rules)["seen"]
+    both = [(a["right"], b["right"]) for a, b in zip(lookup["answers"], rules["answers"], strict=True) if a["suite"] == "seen"]
+    assert found["n"] == len(both) and found["only_first"] == sum(a and not b for a, b in both)

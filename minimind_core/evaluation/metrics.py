@@ -1,32 +1,18 @@
-"""Scoring answers: normalised matching, repetition, Wilson intervals."""
+"""Counting: what an answer holds, whether it repeats itself, shares with honest intervals."""
 
 from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 
-from opencc import OpenCC
+import numpy as np
+
+from minimind_core.texts import normalize
 
 REFUSAL_WORDS = ("不知道", "抱歉", "不了解", "不清楚")
-
-
-@cache
-def simplified() -> dict[int, str]:
-    """Each traditional character's simplified one, by code point."""
-    letters = [chr(code) for code in range(0x4E00, 0xA000)]
-    return {ord(old): new for old, new in zip(letters, OpenCC("t2s").convert("\n".join(letters)).split("\n"), strict=True) if old != new}
-
-
-def normalize(text: str) -> str:
-    """Fold full width, case, traditional characters, spaces, title marks, punctuation and zero-padded dates: 1979年01月18日 = 1979-01-18."""
-    text = unicodedata.normalize("NFKC", text).lower().translate(simplified())
-    text = re.sub(r"(\d{4})\s*[年./-]\s*0?(\d{1,2})\s*[月./-]\s*0?(\d{1,2})\s*日?", r"\1年\2月\3日", text)
-    text = re.sub(r"(?<!\d)[.-]|[.-](?!\d)", "", text)  # between digits a point or hyphen is part of a number
-    return re.sub(r"[\s《》“”\"'‘’·,，。、！!？?：:;；()（）]", "", text)
+RESAMPLES = 2000  # of the bootstrap
 
 
 def refuses(answer: str) -> bool:
@@ -59,7 +45,7 @@ def repeats(answer: str, size: int = 4, times: int = 3) -> bool:
 
 
 def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927); (0, 1) without any observation."""
+    """95 % score interval of a share of independent trials (Wilson 1927); (0, 1) without any."""
     if total == 0:
         return 0.0, 1.0
     share = right / total
@@ -68,9 +54,21 @@ def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))  # rounding must not exclude the share
 
 
-def share_with_interval(right: int, total: int) -> dict[str, float | int]:
-    """A share as results files hold it."""
-    low, high = wilson(right, total)
+def bootstrap(rights: Sequence[bool], templates: Sequence[str], seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a share whose questions come from templates: whole templates are drawn again (Efron 1979)."""
+    names, group = np.unique(np.asarray(templates), return_inverse=True)
+    right = np.bincount(group, weights=np.asarray(rights, float), minlength=len(names))
+    size = np.bincount(group, minlength=len(names))
+    drawn = np.random.default_rng(seed).integers(0, len(names), (RESAMPLES, len(names)))
+    low, high = np.quantile(right[drawn].sum(1) / size[drawn].sum(1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def share_of(rights: Sequence[bool], templates: Sequence[str] = ()) -> dict[str, float | int]:
+    """A share as results files hold it; `templates` says which questions are of one form and so not independent."""
+    right, total = sum(rights), len(rights)
+    clustered = total and len(set(templates)) < len(templates)
+    low, high = bootstrap(rights, templates) if clustered else wilson(right, total)
     return {"right": right, "n": total, "share": right / total if total else 0.0, "low": low, "high": high}
 
 

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from minimind_core.config import PROFILES, Workbook
 from minimind_core.conversations.mixing import dataset_file
-from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
+from minimind_core.conversations.schema import dialogue
 from minimind_core.errors import WorkbookError
-from minimind_core.evaluation.confidence import careful
-from minimind_core.evaluation.generation import Decoding, generate, reconsider, settled
-from minimind_core.evaluation.guard import plain_guard
-from minimind_core.evaluation.metrics import mcnemar, refuses, repeats, share_with_interval
-from minimind_core.evaluation.retrieval import Lookup
-from minimind_core.evaluation.suites import SUITES, Graded, grade_all, load_suites, run_suites, summarize
+from minimind_core.evaluation.baselines import BASELINES, baseline
+from minimind_core.evaluation.grading import Graded, Grader, summarize
+from minimind_core.evaluation.metrics import mcnemar
+from minimind_core.evaluation.suites import Question, load_suites
 from minimind_core.files import write_json
-from minimind_core.modeling.minimind import MiniMind
+from minimind_core.inference.assistant import Assistant
+from minimind_core.inference.claims import ClaimCheck, claim_check
 from minimind_core.training.batches import encode_rows, make_batch
-from minimind_core.training.runs import load_run, run_folder
-from minimind_core.training.trainer import IGNORE, mean_loss
+from minimind_core.training.runs import base_sha256, environment, file_sha256, run_folder
+from minimind_core.training.trainer import mean_loss
+
+Suites = Mapping[str, Sequence[Question]]
 
 
 def results_file(workbook: Workbook, name: str) -> Path:
@@ -35,121 +33,125 @@ def results_file(workbook: Workbook, name: str) -> Path:
     return workbook.results / f"run_{name}.json"
 
 
-def evaluate_run(workbook: Workbook, name: str, profile: str | None = None) -> dict[str, Any]:
-    """Ask every suite, write report/results/run_NAME.json and return its content; `retrieval` is look-up instead of a model."""
-    suites = load_suites(workbook, PROFILES[profile or workbook.profile].test_questions)
-    started = time.monotonic()
-    extra: dict[str, Any] = {}
-    asked = [row for rows in suites.values() for row in rows]
-    with tqdm(total=len(asked), desc=f"测试 {name}", unit="题", disable=None) as bar:
-        if name == "retrieval":
-            lookup, guard = Lookup(read_conversations(dataset_file(workbook, "train"))), plain_guard(workbook)
-            own = grade_all(workbook, suites, [lookup.answer(row) for row in asked])
-            answers = [settled(g.answer, row.messages[:-1], guard) for g, row in zip(own, asked, strict=True)]
+def traced(workbook: Workbook) -> dict[str, str]:
+    """What a result was made from: results of other data or another base are not comparable."""
+    data = dataset_file(workbook, "train")
+    return {
+        "facts_sha256": file_sha256(workbook.facts), "base_sha256": base_sha256(workbook.base),
+        "data_sha256": file_sha256(data) if data.is_file() else "",
+        **{key: environment()[key] for key in ("minimind_core", "git_commit")},
+    }  # fmt: skip
+
+
+def ask_suites(
+    workbook: Workbook, assistant: Assistant, suites: Suites, bar: Any = None, check: ClaimCheck | None = None
+) -> tuple[list[Graded], list[Graded]]:
+    """Every question answered in the model's own words and, again, with the claim check (an empty list without one).
+
+    A dialogue of several turns is led twice, since its later turns rest on the answers before.
+    """
+    grader, questions = Grader(workbook), [question for rows in suites.values() for question in rows]
+    report = bar.update if bar is not None else lambda done: None
+
+    def ask(by: Assistant, rows: Sequence[Question]) -> list[Graded]:
+        answers = by.converse([q.turns for q in rows], report)
+        return [grader.grade(q, own[-1]) for q, own in zip(rows, answers, strict=True)]
+
+    own = ask(assistant.using(check=None), questions)
+    if check is None:
+        return own, []
+    longer = [q for q in questions if len(q.turns) > 1]
+    again = iter(ask(assistant.using(check=check), longer))
+    checked = []
+    for graded in own:
+        if len(graded.question.turns) > 1:
+            checked.append(next(again))
+            continue
+        messages = [{"role": "user", "content": graded.question.turns[0]}]
+        checked.append(grader.grade(graded.question, check.apply(messages, graded.answer)))
+    return own, checked
+
+
+def evaluate_run(workbook: Workbook, name: str, profile: str | None = None, split: str = "test") -> dict[str, Any]:
+    """Ask every suite, write report/results/run_NAME.json and return its content.
+
+    `lookup` and `rules` are baselines without a model. `split="valid"` asks the validation questions and writes nothing.
+    """
+    suites = load_suites(workbook, PROFILES[profile or workbook.profile].test_questions, split)
+    questions = [question for rows in suites.values() for question in rows]
+    started, extra, checked = time.monotonic(), {}, []
+    with tqdm(total=len(questions), desc=f"测试 {name}", unit="题", disable=None) as bar:
+        if name in BASELINES:
+            answerer, grader = baseline(workbook, name), Grader(workbook)
+            own = [grader.grade(question, answerer.answer(question)) for question in questions]
         else:
-            model, tokenizer = load_run(workbook, name)
-            decoding = careful(workbook, name)
-            guard = decoding.guard
-            own = run_suites(model, tokenizer, workbook, suites, report=bar.update, decoding=replace(decoding, guard=None))
-            extra = {"everyday": everyday(workbook, model, tokenizer, decoding), "not_learned": not_learned(model, tokenizer, suites, own)}
-            answers = reconsider(model, tokenizer, [row.messages[:-1] for row in asked], [g.answer for g in own], decoding)
-        graded = own
-        if guard is not None:
-            graded = grade_all(workbook, suites, answers)
-            extra |= {"floor": guard.floor, "reverse_floor": guard.reverse_floor, "own_scores": summarize(own)["scores"]}
+            assistant = Assistant.load(workbook, name)
+            own, checked = ask_suites(workbook, assistant, suites, bar, None if name == "base" else claim_check(workbook))
+            extra = {"everyday_loss": everyday_loss(workbook, assistant)}
     settings_file = run_folder(workbook, name) / "run.json"
     settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
     result = {
-        "run": settings, "seed": workbook.seed, "seconds": time.monotonic() - started,
-        **summarize(graded), **extra, "answers": [item.as_dict() for item in graded],
+        "run": settings, "made_from": traced(workbook), "seed": workbook.seed, "split": split,
+        "seconds": time.monotonic() - started, **summarize(own), **extra, "answers": [item.as_dict() for item in own],
     }  # fmt: skip
-    write_json(results_file(workbook, name), result)
+    if checked:
+        result["checked_scores"] = summarize(checked)["scores"]
+        for row, item in zip(result["answers"], checked, strict=True):
+            if item.answer.text != row["answer"]:
+                row |= {"checked": item.answer.text, "checked_right": item.right}
+    if split == "test":
+        write_json(results_file(workbook, name), result)
     return result
 
 
-def everyday(workbook: Workbook, model: MiniMind, tokenizer: Tokenizer, decoding: Decoding) -> dict[str, Any] | None:
-    """How much of everyday talk is left: mean loss on the base's own answers to everyday prompts, nats per token, and what is answered now.
-
-    What a run adds to the base's loss has been forgotten; answers that decline or say who the model is have been taught in its stead.
-    """
+def everyday_loss(workbook: Workbook, assistant: Assistant) -> float | None:
+    """Mean loss on the base's own answers to everyday prompts, nats a token: what a run adds to the base's has been forgotten."""
     card = workbook.base / "training.json"
     pairs = json.loads(card.read_text(encoding="utf-8")).get("everyday", {}).get("answers") if card.is_file() else None
     if not pairs:
         return None
     known = [dialogue(p["question"], p["answer"]) for p in pairs if p["answer"].strip()]
-    rows = encode_rows(known, tokenizer)
-    answers = generate(model, tokenizer, [row.messages[:-1] for row in known], decoding)
-    share = lambda test: share_with_interval(sum(map(test, answers)), len(answers))
-    return {
-        "loss": mean_loss(model, [make_batch(rows[i : i + 32], 0) for i in range(0, len(rows), 32)]), "n": len(rows),
-        "ended": share(lambda a: a.ended), "repetition": share(lambda a: repeats(a.text)),
-        "declined": share(lambda a: refuses(a.text)), "introduced": share(lambda a: workbook.persona.name in a.text),
-    }  # fmt: skip
-
-
-def not_learned(model: MiniMind, tokenizer: Tokenizer, suites: dict[str, list[Conversation]], graded: Sequence[Graded]) -> list[dict[str, Any]]:
-    """Facts that were answered wrongly, the least known first, with the share of answer tokens whose probability exceeds one half."""
-    asked = [row for rows in suites.values() for row in rows]
-    missed = {(r.meta["subject"], r.meta["attribute"]): r for r, g in zip(asked, graded, strict=True) if not g.right and g.suite.startswith("music")}
-    shares = confident_shares(model, tokenizer, list(missed.values()))
-    found = [{"subject": s, "attribute": a, "confident": share} for (s, a), share in zip(missed, shares, strict=True)]
-    return sorted(found, key=lambda item: item["confident"])
-
-
-@torch.no_grad()
-def confident_shares(model: MiniMind, tokenizer: Tokenizer, rows: Sequence[Conversation], batch_size: int = 32) -> list[float]:
-    """Of each conversation's answer tokens the share with a probability above one half: what greedy decoding will find."""
-    encoded = encode_rows(rows, tokenizer)
-    shares: list[float] = []
-    for start in range(0, len(encoded), batch_size):
-        batch = make_batch(encoded[start : start + batch_size], 0)
-        labels = batch.labels.to(model.device)
-        logits = model(batch.tokens.to(model.device))
-        chance = logits.float().softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-        learned = labels != IGNORE
-        shares += (((chance > 0.5) & learned).sum(1) / learned.sum(1)).tolist()
-    return shares
+    rows = encode_rows(known, assistant.tokenizer)
+    return mean_loss(assistant.model, [make_batch(rows[i : i + 32], 0) for i in range(0, len(rows), 32)])
 
 
 def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, dict[str, float]]:
     """For each suite the questions that just one of two results got right, and McNemar's p-value; both asked the same questions."""
-    verdicts = [{(a["suite"], a["question"], a["about"], a["expected"]): a["right"] for a in result["answers"]} for result in (first, second)]
+
+    def verdicts(result: dict[str, Any]) -> dict[tuple, bool]:
+        return {(a["suite"], *a["before"], a["question"], a["about"], a["expected"]): a["right"] for a in result["answers"]}
+
+    own, other = verdicts(first), verdicts(second)
     found = {}
-    for suite in {key[0]: None for key in verdicts[0]}:
-        shared = [key for key in verdicts[0] if key[0] == suite and key in verdicts[1]]
-        only = [sum(verdicts[i][key] and not verdicts[1 - i][key] for key in shared) for i in (0, 1)]
+    for suite in {key[0]: None for key in own}:
+        shared = [key for key in own if key[0] == suite and key in other]
+        only = (sum(own[key] and not other[key] for key in shared), sum(other[key] and not own[key] for key in shared))
         found[suite] = {"n": len(shared), "only_first": only[0], "only_second": only[1], "p": mcnemar(*only)}
     return found
 
 
-def not_beyond_lookup(results: dict[str, dict[str, Any]], run: str) -> list[str]:
-    """Suites of wordings that were not taught in which the run answers no more questions than look-up does, unless it answers all."""
-    if "retrieval" not in results:
-        return []
-    lookup, scores = results["retrieval"]["scores"], results[run]["scores"]
-    untaught = [suite for suite in SUITES if suite != "music_seen" and scores[suite]["n"]]
-    return [suite for suite in untaught if scores[suite]["share"] <= lookup[suite]["share"] and scores[suite]["share"] < 1]
-
-
 def score_columns(results: dict[str, dict[str, Any]], names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Scores to be set side by side, by label: of the named results that there are, or of all; a run's own answers before the guarded ones."""
+    """Scores to be set side by side, by label: of the named results that there are, or of all; own words before checked ones."""
     columns = {}
     for name in [name for name in names or results if name in results]:
-        if "own_scores" in results[name]:
-            columns[f"{name}，不把关"] = results[name]["own_scores"]
-        columns[name] = results[name]["scores"]
+        columns[RUN_LABELS.get(name, name)] = results[name]["scores"]
+        if "checked_scores" in results[name]:
+            columns[f"{RUN_LABELS.get(name, name)} + 核对"] = results[name]["checked_scores"]
     return columns
 
 
-def asked(columns: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:
-    """The names of those suites of which any column of scores holds a question."""
-    columns = list(columns)
-    return {suite: label for suite, label in names.items() if any(scores[suite]["n"] for scores in columns)}
+RUN_LABELS = {"base": "基座", "lookup": "查表", "rules": "规则（没有模型）"}
 
 
 def load_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
-    """All evaluated runs, the base first."""
-    files = sorted(workbook.results.glob("run_*.json"), key=lambda p: (p.stem != "run_base", p.stem != "run_retrieval", p.stem))
-    if not files:
-        raise WorkbookError(f"{workbook.results}: 还没有测试结果。请先运行 minimind evaluate 或笔记本 05、06。")
-    return {path.stem.removeprefix("run_"): json.loads(path.read_text(encoding="utf-8")) for path in files}
+    """All evaluated runs on the workbook's facts and base, the base first; results of other data are left out."""
+    first = ("base", *BASELINES)
+    own = {key: traced(workbook)[key] for key in ("facts_sha256", "base_sha256")}
+    results = {}
+    for path in workbook.results.glob("run_*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if {key: result.get("made_from", {}).get(key) for key in own} == own:
+            results[path.stem.removeprefix("run_")] = result
+    if not results:
+        raise WorkbookError(f"{workbook.results}: 还没有这份数据的测试结果。请先运行 minimind evaluate 或笔记本 05、06。")
+    return dict(sorted(results.items(), key=lambda item: (first.index(item[0]) if item[0] in first else len(first), item[0])))

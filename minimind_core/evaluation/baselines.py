@@ -1,0 +1,110 @@
+"""What needs no model: look-up, and rules. A fine-tuned model that does not beat them has not earned its training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from minimind_core.collection.facts import Fact, read_facts
+from minimind_core.config import Workbook
+from minimind_core.conversations.identity import refusal_answer
+from minimind_core.conversations.mixing import book_of, dataset_file
+from minimind_core.conversations.schema import Conversation, read_conversations
+from minimind_core.conversations.wordings import state
+from minimind_core.evaluation.suites import Question
+from minimind_core.inference.claims import claim_check
+from minimind_core.inference.generation import Answer
+from minimind_core.texts import normalize
+
+SIZES = (1, 2, 3)  # characters of the n-grams of look-up
+
+
+def grams(text: str, sizes: Sequence[int] = SIZES) -> Counter[str]:
+    """Character n-grams with their counts."""
+    return Counter(text[i : i + size] for size in sizes for i in range(len(text) - size + 1))
+
+
+class Lookup:
+    """The answer of the most similar training question: TF-IDF over character n-grams, cosine, first of the best."""
+
+    def __init__(self, rows: Sequence[Conversation]) -> None:
+        self.answers = [row.answer for row in rows]
+        counted = [grams("\n".join(turn.content for turn in row.conversations[:-1])) for row in rows]
+        found = Counter(gram for counts in counted for gram in counts)
+        self.rarity = {gram: float(np.log((1 + len(rows)) / (1 + n)) + 1) for gram, n in found.items()}
+        self.unknown = float(np.log(1 + len(rows)) + 1)
+        entries: dict[str, list[tuple[int, float]]] = {}
+        for index, counts in enumerate(counted):
+            for gram, weight in self.weigh(counts).items():
+                entries.setdefault(gram, []).append((index, weight))
+        self.postings = {gram: (np.array([i for i, _ in pairs]), np.array([w for _, w in pairs])) for gram, pairs in entries.items()}
+
+    def weigh(self, counts: Counter[str]) -> dict[str, float]:
+        """TF-IDF weights of the known n-grams; with the unknown ones, which count as the rarest, they are of unit length."""
+        weights = {gram: (1 + np.log(n)) * self.rarity.get(gram, self.unknown) for gram, n in counts.items()}
+        norm = float(np.sqrt(sum(w * w for w in weights.values()))) or 1.0
+        return {gram: weight / norm for gram, weight in weights.items() if gram in self.rarity}
+
+    def nearest(self, question: str) -> tuple[int, float]:
+        """Index of the row whose question is most similar, and the cosine of the two."""
+        scores = np.zeros(len(self.answers))
+        for gram, weight in self.weigh(grams(question)).items():
+            indices, weights = self.postings[gram]
+            scores[indices] += weight * weights
+        return int(scores.argmax()), float(scores.max())
+
+    def answer(self, question: Question) -> Answer:
+        """The stored answer to the nearest question; of a dialogue all the user's turns count."""
+        text = self.answers[self.nearest("\n".join(question.turns))[0]]
+        return Answer(text, len(text), True)
+
+
+class Rules:
+    """No model at all: the longest known name in the dialogue, the attribute of the nearest wording, the value from the table."""
+
+    def __init__(self, workbook: Workbook) -> None:
+        facts = read_facts(workbook.facts)
+        self.refusal, self.book = refusal_answer(workbook.persona), book_of(workbook, facts)
+        self.facts = {(normalize(fact.subject), fact.attribute): fact for fact in facts}
+        names = claim_check(workbook).names
+        self.names = sorted(((name, subject) for subject, own in names.items() for name in own), key=lambda p: -len(p[0]))
+        self.forms = [
+            (grams(normalize(form.replace("{s}", "").replace("{a}", words.names[0])), (2,)), attribute)
+            for attribute, words in self.book.wordings.items()
+            for way in ("ask", "keywords", "follow")
+            for form in words.forms(way)
+        ]
+
+    def attribute(self, question: str) -> str:
+        """Of the wording that shares most bigrams with the question (Dice's coefficient)."""
+        own = grams(question, (2,))
+
+        def likeness(form: Counter[str]) -> float:
+            return 2 * sum((own & form).values()) / max(1, sum(own.values()) + sum(form.values()))
+
+        return max(self.forms, key=lambda pair: likeness(pair[0]))[1]
+
+    def find(self, turns: Sequence[str]) -> tuple[str, Fact | None]:
+        """The subject named last (normalised, empty if none is) and its fact that the last turn asks for, if the table has it."""
+        texts = [normalize(turn) for turn in reversed(turns)]
+        for text in texts:
+            name, subject = next(((n, s) for n, s in self.names if n in text), ("", ""))
+            if subject:
+                return subject, self.facts.get((subject, self.attribute(texts[0].replace(name, ""))))
+        return "", None
+
+    def answer(self, question: Question) -> Answer:
+        """The table's value, or the refusal."""
+        fact = self.find(question.turns)[1]
+        said = state(self.book[fact.attribute], fact) if fact else self.refusal
+        return Answer(said, len(said), True)
+
+
+def baseline(workbook: Workbook, name: str) -> Lookup | Rules:
+    """`lookup` or `rules`."""
+    return Rules(workbook) if name == "rules" else Lookup(read_conversations(dataset_file(workbook, "train")))
+
+
+BASELINES = ("lookup", "rules")
