@@ -32,7 +32,10 @@ def make_scratch(folder: Path) -> Path:
     (folder / "report").mkdir(parents=True, exist_ok=True)
     (folder / "dataset").mkdir(exist_ok=True)
     shutil.copytree(PROJECT / "report" / "sections", folder / "report" / "sections", dirs_exist_ok=True)
-    for name in ("report/report.typ", "report/original_runs.json", "dataset/kdconv_sample.json"):
+    if (PROJECT / "dataset" / "questions").is_dir():
+        shutil.copytree(PROJECT / "dataset" / "questions", folder / "dataset" / "questions", dirs_exist_ok=True)
+    names = ("report/report.typ", "report/original_runs.json", "dataset/kdconv_sample.json", "dataset/wordings.toml")
+    for name in filter(lambda name: (PROJECT / name).is_file(), names):
         shutil.copy(PROJECT / name, folder / name)
     text = (PROJECT / "workbook.toml").read_text(encoding="utf-8")
     for key, path in (("base", workbook.base), ("facts", workbook.facts)):

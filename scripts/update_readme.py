@@ -5,149 +5,125 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections import Counter
 from pathlib import Path
 
 from minimind_core.config import load_workbook
 from minimind_core.errors import WorkbookError
-from minimind_core.evaluation.experiments import in_group
-from minimind_core.evaluation.scoring import load_results, not_beyond_lookup, score_columns
+from minimind_core.evaluation.scoring import load_results
+from minimind_core.experiments.runner import in_group
 from minimind_core.files import write_text
 
 PROJECT = Path(__file__).resolve().parents[1]
 ROWS = {
-    "identity": ("身份，没见过的问法", "identity, unseen wordings"),
-    "music_seen": ("音乐，学过的问法", "music, seen wording"),
-    "music_held_out": ("音乐，没见过的问法", "music, held-out wordings"),
-    "music_generic": ("音乐，没见过的通用问法", "music, unseen wording for any attribute"),
-    "music_family": ("音乐，没教过的问法族", "music, held-out wording family"),
-    "music_reverse": ("音乐，由值反问对象", "music, from value to subject"),
-    "music_follow": ("音乐，追问（两轮）", "music, follow-up question"),
-    "refusal": ("拒答没学过的内容", "refusal of unknown things"),
-    "over_refusal": ("过度拒答：没见过的问法、通用问法（越低越好）", "over-refusal, held-out and any-attribute wordings (lower is better)"),
-    "over_refusal_all": ("过度拒答：一切问法（越低越好）", "over-refusal, all wordings (lower is better)"),
+    "seen": ("事实，学过的问法", "facts, taught wordings"),
+    "drawn": ("事实，同一问法空间里没教过的组合", "facts, untaught draws from the space"),
+    "facts": ("**事实，别人写的问法**", "**facts, written blind**"),
+    "reverse": ("**由值反问对象**", "**from value to subject**"),
+    "follow": ("**追问，两到四轮**", "**follow-ups, two to four turns**"),
+    "missing": ("表里别人有、它没有的属性：说不知道", "missing pairs declined"),
+    "unknown": ("没学过的人和作品：说不知道", "unknown people and titles declined"),
+    "attributes": ("没学过的属性：说不知道", "unknown attributes declined"),
+    "topics": ("别的话题：说不知道", "other topics declined"),
+    "everyday": ("日常话：照常回答", "everyday talk answered"),
+    "identity": ("身份，含挑衅和英文", "identity, provoking and English included"),
+    "over_refusal": ("过度拒答：学过的也说不知道（越低越好）", "over-refusal on known facts (lower is better)"),
     "ended": ("自然结束", "answer ended by itself"),
     "repetition": ("复读（越低越好）", "repetition (lower is better)"),
 }
-PARTS = {
-    "identity/provoking": ("身份中的挑衅", "identity, provoking"),
-    "identity/english": ("身份中的英文", "identity, in English"),
-    "refusal/artist": ("拒答中的陌生人名", "refusal, unknown people"),
-    "refusal/attribute": ("拒答中的陌生属性", "refusal, unknown attributes"),
-    "refusal/off_topic": ("拒答中的别的话题", "refusal, other topics"),
-}
+COLUMNS = (
+    (("base", "scores"), ("基座", "base")), (("lookup", "scores"), ("查表", "look-up")), (("rules", "scores"), ("规则", "rules")),
+    (("main", "scores"), ("**模型的原话**", "**the model's own words**")), (("main", "checked_scores"), ("原话 + 核对", "with the check")),
+)  # fmt: skip
 NOTES = (
-    "种子 {seed}，{trainable_parameters:,} 个可训练参数，训练 {minutes:.1f} 分钟（{cpu_count} 核 CPU）；括号里是题数和 95% Wilson 区间。",
-    "Seed {seed}, {trainable_parameters:,} trainable parameters, {minutes:.1f} minutes of training on {cpu_count} CPU cores; "
-    "counts and 95 % Wilson intervals in brackets.",
+    "种子 {seed}，{trainable_parameters:,} 个可训练参数，训练 {minutes:.1f} 分钟（{cpu_count} 核 CPU）；括号里是题数和 95% 区间："
+    "每题一种说法的用 Wilson 区间，程序抽取的两行按问法成组重抽。",
+    "Seed {seed}, {trainable_parameters:,} trainable parameters, {minutes:.1f} minutes of training on {cpu_count} CPU cores; counts and "
+    "95 % intervals in brackets: Wilson where each question has a form of its own, a bootstrap over templates in the two drawn rows.",
+)
+
+NOT_YET = (
+    "在现在的数据和基座上还没有做过：`minimind experiments {}`。",
+    "Not yet run on the present data and base: `minimind experiments {}`.",
 )
 
 # The ablation's steps, in the order of their names; in Chinese each says what it is about.
 STEPS = {
-    "a0_stock": "stock: unshuffled, q and o of rank 8, 1e-4, one wording, identity once, end token lost, sampled",
-    "a1_shuffle": "shuffled",
-    "a2_end": "the end token is learned",
-    "a3_rate": "learning rate 3e-3",
-    "a4_layers": "seven linear layers, rank 16",
-    "a5_wordings": "eighteen wordings",
-    "a6_parts": "refusals, rehearsal",
-    "a7_decoding": "greedy, repetition penalty",
-    "a8_floor": "the guard",
-    "a9_default": "LoRA+, two passes, identity and rehearsal twice, roundabout wordings: the default",
+    "a0_stock": "stock: unshuffled, q and o of rank 8, 1e-4, one wording, nothing unknown or everyday, end token lost, sampled",
+    "a1_order": "shuffled, the end token is learned",
+    "a2_rate": "learning rate 2e-3, LoRA+, warm-up and decay",
+    "a3_layers": "seven linear layers, rank 32",
+    "a4_wordings": "twenty wordings, three passes instead of ten",
+    "a5_space": "the whole space of questions",
+    "a6_unknown": "unknown things and everyday talk",
+    "a7_greedy": "steps by tokens, greedy",
+    "a8_check": "the claim check: the default",
 }
-FORGOTTEN = ("日常话的损失，比基座", "loss on everyday talk, against the base")
-DECLINED = ("日常话，推说不知道", "everyday prompts declined")
 TRAINED = ("训练（有用词元）", "training (useful tokens)")
 CONTENDERS = {
     "stock": ("原版设置（float32、补到 512）", "stock settings (float32, padded to 512)"),
     "trl_packed": ("TRL + PEFT，装箱，q、o 秩 8", "TRL + PEFT, packed, q and o of rank 8"),
     "ours_q_o_rank8": ("本项目，q、o 秩 8", "this workbook, q and o of rank 8"),
     "ours_q_o_rank8_trl_steps": ("本项目，q、o 秩 8，每步与 TRL 一样大", "this workbook, q and o of rank 8, steps as large as TRL's"),
-    "ours_default": ("本项目，默认（七种线性层，秩 16）", "this workbook, default (seven linear layers of rank 16)"),
+    "ours_default": ("本项目，默认", "this workbook, default"),
 }
 ANSWERED = ("回答一题的毫秒数", "milliseconds an answer")
 ANSWERERS = {
     "transformers": ("transformers 的 generate", "transformers' generate"),
-    "ours_without_draft": ("本项目，不打草稿", "this workbook without a draft"),
     "ours": ("本项目", "this workbook"),
 }
-SHOWN = ("identity", "music_held_out", "music_family", "refusal", "ended")
+SHOWN = ("identity", "facts", "reverse", "follow", "unknown", "everyday", "ended")
+
+
+def cell(score: dict) -> str:
+    """A share with its count and interval."""
+    return f"{score['share']:.1%} ({score['right']}/{score['n']}, {score['low']:.1%}–{score['high']:.1%})"
 
 
 def table(root: Path, language: int) -> str:
     """The Markdown table; language 0 is Chinese, 1 English."""
     results = load_results(load_workbook(root))
-    columns = score_columns(results, ("base", "retrieval", "main"))
-    heads = [name if language == 0 else name.replace("，不把关", ", unguarded") for name in columns]
-    lines = [f"| {('测试', 'test')[language]} | " + " | ".join(heads) + " |", "|---|" + "---|" * len(heads)]
+    columns = [(results[run][kind], labels[language]) for (run, kind), labels in COLUMNS if kind in results.get(run, {})]
+    lines = [f"| {('测试', 'test')[language]} | " + " | ".join(label for _, label in columns) + " |"]
+    lines.append("|---|" + "---|" * len(columns))
     for key, labels in ROWS.items():
-        scores = [column[key] for column in columns.values()]
-        cells = [f"{s['share']:.1%} ({s['right']}/{s['n']}, {s['low']:.1%}–{s['high']:.1%})" for s in scores]
-        lines.append(f"| {labels[language]} | " + " | ".join(cells) + " |")
+        if any(scores[key]["n"] for scores, _ in columns):
+            lines.append(f"| {labels[language]} | " + " | ".join(cell(scores[key]) for scores, _ in columns) + " |")
     run = results["main"]["run"]
-    notes = families(results["main"], language), clustered(results["main"], language), beaten(results, language)
     values = {"minutes": run["train_seconds"] / 60, **{key: run[key] for key in ("seed", "trainable_parameters", "cpu_count")}}
-    return "\n".join([*lines, "", NOTES[language].format(**values) + "".join(notes)])
-
-
-def families(result: dict, language: int) -> str:
-    """The two untaught ways of asking apart."""
-    counts = []
-    for blank in (True, False):
-        rows = [a for a in result["answers"] if a["suite"] == "music_family" and ("____" in a["question"]) == blank]
-        counts.append(f"{sum(a['right'] for a in rows)}/{len(rows)}")
-    text = (
-        " 没教过的问法族里，填空 {}，转述 {}（训练里没有留空待填的句子，但有要接完的上半句）。",
-        " Of the held-out wording family, filling a blank {}, passing on {} (no blanks are taught, but sentences to be completed are).",
-    )
-    return text[language].format(*counts)
-
-
-def clustered(result: dict, language: int) -> str:
-    """The follow-up question that fails most, where it makes up most of the failures: one wording is one throw of the dice."""
-    wrong = Counter(a["question"] for a in result["answers"] if a["suite"] == "music_follow" and not a["right"])
-    question, most = wrong.most_common(1)[0] if wrong else ("", 0)
-    text = (" 答错的追问里，{} / {} 是同一句“{}”。", " Of the follow-up questions that fail, {} of {} are the same one, {}.")
-    return text[language].format(most, wrong.total(), question) if most >= 10 and 2 * most > wrong.total() else ""
-
-
-def beaten(results: dict[str, dict], language: int) -> str:
-    """The tests of untaught wordings in which the fine-tuned model does no better than look-up: a README has to say so."""
-    lost = [ROWS[suite][language] for suite in not_beyond_lookup(results, "main")]
-    text = ("这次训练在这些项上没有胜过查表：{}。", " In these tests this training does no better than look-up: {}.")
-    return text[language].format(("；", "; ")[language].join(lost)) if lost else ""
+    return "\n".join([*lines, "", NOTES[language].format(**values)])
 
 
 def ablation(root: Path, language: int) -> str:
     """The way from stock settings to the default, one change a row."""
     results = in_group(load_workbook(root), "ablation")
+    if not results:
+        return NOT_YET[language].format("ablation")
     heads = [("改了什么", "change")[language], *(ROWS[key][language] for key in SHOWN), ("训练分钟", "minutes of training")[language]]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, english in STEPS.items():
         if name in results:
             result = results[name]
             scores = [result["scores"][key] for key in SHOWN]
-            cells = [f"{score['right']}/{score['n']}" for score in scores] + [f"{result['run']['train_seconds'] / 60:.1f}"]
+            cells = [f"{score['right']}/{score['n']}" if score["n"] else "" for score in scores] + [f"{result['run']['train_seconds'] / 60:.1f}"]
             lines.append(f"| {' | '.join([(result['about'], english)[language], *cells])} |")
     return "\n".join(lines)
 
 
 def seeds(root: Path, language: int) -> str:
-    """The default recipe from several seeds, and their mean."""
+    """The default recipe from several seeds: own words / with the check, in per cent, and their mean."""
     workbook = load_workbook(root)
-    runs = load_results(workbook)
-    results = {r["run"]["seed"]: r for r in (runs["main"], *in_group(workbook, "seeds").values())}
-    columns = [(f"种子 {seed}", f"seed {seed}")[language] for seed in results] + [("平均", "mean")[language]]
-    lines = [f"| {('测试', 'test')[language]} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for key, labels in {**ROWS, **PARTS}.items():
-        scores = [(result["scores"] | result["details"])[key] for result in results.values()]
-        cells = [f"{s['right']}/{s['n']}" for s in scores] + [f"{sum(s['share'] for s in scores) / len(scores):.1%}"]
-        lines.append(f"| {' | '.join([labels[language], *cells])} |")
-    forgotten = [result["everyday"]["loss"] / runs["base"]["everyday"]["loss"] - 1 for result in results.values()]
-    cells = [f"{value:+.1%}" for value in (*forgotten, sum(forgotten) / len(forgotten))]
-    declined = [result["everyday"]["declined"] for result in results.values()]
-    told = [f"{s['right']}/{s['n']}" for s in declined] + [f"{sum(s['share'] for s in declined) / len(declined):.1%}"]
-    return "\n".join([*lines, *(f"| {' | '.join([label[language], *row])} |" for label, row in ((FORGOTTEN, cells), (DECLINED, told)))])
+    main = load_results(workbook)["main"]
+    pairs = {main["run"]["seed"]: (main["scores"], main["checked_scores"])}
+    for result in in_group(workbook, "seeds").values():  # an experiment's scores are those after its check
+        pairs[result["run"]["seed"]] = (result["own_scores"], result["scores"])
+    columns = [(f"种子 {seed}", f"seed {seed}")[language] for seed in pairs] + [("平均", "mean")[language]]
+    lines = [f"| {('测试', 'test')[language]} | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for key, labels in ROWS.items():
+        shares = [tuple(scores[key]["share"] for scores in pair) for pair in pairs.values()]
+        shares.append(tuple(sum(column) / len(shares) for column in zip(*shares, strict=True)))
+        cells = [f"{own:.1%} / {checked:.1%}" for own, checked in shares]
+        lines.append(f"| {labels[language]} | {main['scores'][key]['n']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def speed(root: Path, language: int) -> str:

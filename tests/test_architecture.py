@@ -10,13 +10,15 @@ from conftest import PROJECT
 
 PACKAGE = PROJECT / "minimind_core"
 LAYERS = [
-    {"errors", "files", "config"},
-    {"devices"},
+    {"errors", "files", "config", "mixture"},
+    {"devices", "texts"},
     {"collection"},
     {"conversations"},
     {"modeling"},
     {"training"},
+    {"inference"},
     {"evaluation"},
+    {"experiments"},
     {"reporting"},
     {"ui"},
     {"cli"},

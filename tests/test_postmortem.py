@@ -1,7 +1,7 @@
 from minimind_core.conversations.mixing import write_dataset
-from minimind_core.evaluation import postmortem
-from minimind_core.evaluation.metrics import share_with_interval
+from minimind_core.evaluation.metrics import share_of
 from minimind_core.evaluation.suites import SUITES
+from minimind_core.experiments import postmortem
 from minimind_core.training.runs import prepare_run
 
 
@@ -31,15 +31,11 @@ def test_an_adapter_loads_on_another_base_and_says_something_else(workbook):
 def test_a_sentence_names_what_moved_beyond_chance_and_nothing_else():
     def result(identity: int, talk: float = 1.5) -> dict:
         right = dict.fromkeys((*SUITES, "over_refusal", "ended", "repetition"), 20) | {"identity": identity}
-        scores = {key: share_with_interval(count, 40) for key, count in right.items()}
-        return {"about": "打乱", "lesson": "要打乱", "run": {"train_seconds": 60}, "scores": scores, "everyday": {"loss": talk}}
+        scores = {key: share_of([i < count for i in range(40)]) for key, count in right.items()}
+        return {"about": "打乱", "lesson": "要打乱", "run": {"train_seconds": 60}, "scores": scores, "everyday_loss": talk}
 
     (text,) = postmortem.effects({"a1": result(36), "a0": result(8)})
     assert "要打乱" in text and "20% → 90%" in text and text.count("→") == 2
     assert "都有重叠" in postmortem.effects({"a0": result(20), "a1": result(24)})[0]
     assert "日常话的损失 1.50 → 1.20" in postmortem.effects({"a0": result(20), "a1": result(20, 1.2)})[0]
     assert "日常话" not in postmortem.effects({"a0": result(20), "a1": result(20, 1.4)})[0]
-    results = {"b": result(4), "usual": result(36), "a": result(35)}
-    worse, alike = postmortem.against(results, "usual")
-    assert "90% → 10%" in worse and "都有重叠" in alike
-    assert postmortem.against(results, "missing") == []

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,14 @@ import pylopdf_fonts_zh_cn
 import typst
 
 from minimind_core.config import Workbook
-from minimind_core.conversations.mixing import FILES, dataset_file, exposures
+from minimind_core.conversations.mixing import FILES, PARTS, dataset_file, exposures
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
-from minimind_core.evaluation.confidence import confidence_file
-from minimind_core.evaluation.generation import Decoding
 from minimind_core.evaluation.quiz import read_quiz
-from minimind_core.evaluation.scoring import asked, load_results, not_beyond_lookup, score_columns
-from minimind_core.evaluation.suites import SUITES, suite_labels
+from minimind_core.evaluation.scoring import load_results, score_columns
+from minimind_core.evaluation.suites import KNOWN, SUITES, asked, suite_labels
 from minimind_core.files import replacing, write_json
+from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.fused import LoraProduct
 from minimind_core.reporting import figures
 from minimind_core.reporting.sections import SECTIONS, read_section, section_file
@@ -53,16 +53,15 @@ def sample_rows(workbook: Workbook) -> list[dict[str, str]]:
     for row in read_conversations(dataset_file(workbook, "train")):
         if len(row.conversations) == 2:
             rows.setdefault(row.meta.get("kind", ""), row)
-    return [{"kind": kind, "question": rows[kind].question, "answer": rows[kind].answer} for kind in ("music", "identity", "refusal") if kind in rows]
+    return [{"kind": kind, "question": rows[kind].question, "answer": rows[kind].answer} for kind in PARTS if kind in rows]
 
 
-def examples(result: dict[str, Any], suites: tuple[str, ...], right: bool, count: int) -> list[dict[str, Any]]:
-    """The first answers with this verdict, one suite after another."""
+def examples(result: dict[str, Any], suites: Sequence[str], right: bool, count: int) -> list[dict[str, Any]]:
+    """Evenly spaced answers with this verdict, one suite after another."""
     chosen = []
     for suite in suites:
         rows = [a for a in result["answers"] if a["suite"] == suite and a["right"] == right]
-        step = max(1, len(rows) // count)
-        chosen += rows[::step][:count]
+        chosen += rows[:: max(1, len(rows) // count)][:count]
     return chosen
 
 
@@ -70,25 +69,25 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
     """Everything report.typ reads; numbers come from results files only."""
     results = load_results(workbook)
     if run not in results:
-        raise WorkbookError(f"{workbook.results}: 没有运行“{run}”的测试结果。请先运行 minimind evaluate --run {run}。")
+        raise WorkbookError(f"{workbook.results}: 没有运行“{run}”在这份数据上的测试结果。请先运行 minimind evaluate --run {run}。")
     result = results[run]
     metrics = read_metrics(run_folder(workbook, run) / "metrics.csv")
     validated = [row for row in metrics if row["valid_loss"]]
     picks = [validated[round(i * (len(validated) - 1) / 8)] for i in range(9)] if len(validated) > 9 else validated
-    topic, music = workbook.persona.topic, [suite for suite in SUITES if suite.startswith("music_")]
+    persona = workbook.persona
+    declines = [suite for suite, (_, task) in SUITES.items() if task == "declines"]
     return {
-        "persona": {"name": workbook.persona.name, "scope": workbook.persona.scope, "topic": workbook.persona.topic},
-        "team": workbook.persona.team, "members": list(workbook.members), "course": workbook.course,
+        "persona": {"name": persona.name, "scope": persona.scope, "topic": persona.topic},
+        "team": persona.team, "members": list(workbook.members), "course": workbook.course,
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
-        "samples": sample_rows(workbook), "run": result["run"],
-        "suites": asked([result["scores"]], suite_labels(topic)), "artists": list(workbook.artists),
-        "results": score_columns(results, ("base", "retrieval", run)), "guarded": "own_scores" in result,
-        "floor": result.get("floor"), "reverse_floor": result.get("reverse_floor"),
-        "lost": [suite_labels(topic)[suite] for suite in not_beyond_lookup(results, run)], "details": result["details"],
-        "metrics": picks,
+        "samples": sample_rows(workbook), "run": result["run"], "artists": list(workbook.artists),
+        "suites": asked([result["scores"]], suite_labels()), "known": list(KNOWN),
+        "results": score_columns(results, ("base", "lookup", "rules", run)), "scores": result["scores"],
+        "checked": result.get("checked_scores", result["scores"]), "details": result["details"], "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
-        "music": examples(result, ("music_held_out",), True, 6), "mistakes": examples(result, music, False, 2)[:6],
-        "refusals": examples(result, ("refusal",), True, 3) + examples(result, ("refusal",), False, 3),
+        "known_right": examples(result, ("facts", "follow") if result["scores"]["facts"]["n"] else ("drawn",), True, 4),
+        "mistakes": examples(result, KNOWN, False, 2)[:6],
+        "declined": examples(result, declines, True, 1) + examples(result, declines, False, 1),
         "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
         "decoding": dataclasses.asdict(Decoding()), "code": inspect.getsource(LoraProduct),
     }  # fmt: skip
@@ -96,14 +95,14 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
 
 def build_figures(workbook: Workbook, run: str) -> list[Path]:
     """All pictures of the report."""
-    folder, topic = run_folder(workbook, run), workbook.persona.topic
-    path = confidence_file(workbook, run)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"chances": [], "floor": None, "reverse_floor": None}
+    folder = run_folder(workbook, run)
+    loss = figures.loss_figure(read_metrics(folder / "metrics.csv"), read_quiz(folder))
+    columns = score_columns(load_results(workbook), ("base", "lookup", "rules", run))
+    rows = read_conversations(dataset_file(workbook, "train"))
     return [
-        figures.save_figure(figures.confidence_figure(found), workbook, "confidence"),
-        figures.save_figure(figures.loss_figure(read_metrics(folder / "metrics.csv"), read_quiz(folder), topic), workbook, "loss"),
-        figures.save_figure(figures.scores_figure(score_columns(load_results(workbook)), topic), workbook, "scores"),
-        figures.save_figure(figures.dataset_figure(read_conversations(dataset_file(workbook, "train")), topic), workbook, "dataset"),
+        figures.save_figure(loss, workbook, "loss"),
+        figures.save_figure(figures.scores_figure(columns), workbook, "scores"),
+        figures.save_figure(figures.dataset_figure(rows), workbook, "dataset"),
     ]
 
 

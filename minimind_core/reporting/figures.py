@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from matplotlib.figure import Figure
 
 from minimind_core.config import Workbook
 from minimind_core.conversations.schema import Conversation
-from minimind_core.evaluation.scoring import asked
-from minimind_core.evaluation.suites import suite_labels
+from minimind_core.evaluation.quiz import ASKED
+from minimind_core.evaluation.suites import asked, suite_labels
 from minimind_core.files import replacing
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8A8A8A"  # Okabe and Ito's colour-blind safe palette
@@ -57,7 +58,7 @@ def save_figure(figure: Figure, workbook: Workbook, name: str) -> Path:
     return path
 
 
-def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = (), topic: str = "音乐") -> Figure:
+def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) -> Figure:
     """Training loss (each step and running mean) and validation loss against steps, nats per answer token; `quiz` adds scores."""
     figure, axes = blank(figsize=(7, 3.4))
     steps = [int(row["step"]) for row in metrics]
@@ -70,9 +71,9 @@ def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = (), to
     if quiz:
         right = axes.twinx()
         right.spines["right"].set_visible(True)
-        for name, label, colour, mark in (("identity", "身份小测", GREEN, "s--"), ("music_held_out", f"{topic}小测（没学过的问法）", GREY, "^--")):
+        for (name, (label, _)), colour, mark in zip(ASKED.items(), (GREEN, GREY), ("s--", "^--"), strict=True):
             points = [(int(row["step"]), 100 * float(row[name])) for row in quiz if row.get(name) not in ("", None)]
-            axes.plot([], [], mark, color=colour, markersize=4, label=label)
+            axes.plot([], [], mark, color=colour, markersize=4, label=f"{label}小测（没学过的问法）")
             right.plot(*zip(*points, strict=True), mark, color=colour, markersize=4) if points else None
         right.set(ylabel="答对（%）", ylim=(0, 105))
         right.grid(False)
@@ -80,36 +81,24 @@ def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = (), to
     return figure
 
 
-def confidence_figure(found: Mapping[str, Any]) -> Figure:
-    """How probable the model finds its statements in the validation: right ones, and others (wrong, or about unknown things), with the floors."""
-    figure, axes = blank(figsize=(7, 2.8))
-    groups = [[chance for chance, right, _ in found["chances"] if right == wanted] for wanted in (True, False)]
-    axes.hist(groups, bins=[i / 20 for i in range(21)], stacked=True, color=[BLUE, ORANGE], label=["答对", "答错，或问的是没学过的内容"])
-    for name, style, label in (("floor", "--", "把握线"), ("reverse_floor", ":", "反问的把握线")):
-        if found[name] is not None:
-            axes.axvline(found[name], color=GREY, linestyle=style, label=f"{label} {found[name]:.2f}")
-    axes.set(xlabel="整句回答的概率", ylabel="验证题数")
-    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return figure
-
-
-def scores_figure(columns: dict[str, dict], topic: str = "音乐") -> Figure:
-    """Share of right answers by suite, one bar a column of scores, with 95 % Wilson intervals."""
-    figure, axes = blank(figsize=(9, 3.8))
-    shown = asked(columns.values(), suite_labels(topic))
+def scores_figure(columns: dict[str, dict]) -> Figure:
+    """Share of right answers by suite, one bar a column of scores, with 95 % intervals; columns after the claim check are light."""
+    figure, axes = blank(figsize=(11, 4.0))
+    shown = asked(columns.values(), suite_labels())
     width = 0.84 / len(columns)
-    models = list(dict.fromkeys(name.split("，")[0] for name in columns))  # a column's name says after the comma what is left out
+    models = list(dict.fromkeys(name.split(" + ")[0] for name in columns))
     for index, (name, column) in enumerate(columns.items()):
-        colour = (GREY, ORANGE, BLUE, GREEN)[models.index(name.split("，")[0]) % 4]
+        colour = (GREY, ORANGE, GREEN, BLUE)[models.index(name.split(" + ")[0]) % 4]
         scores = [column[suite] for suite in shown]
         places = [i + (index - (len(columns) - 1) / 2) * width for i in range(len(shown))]
         shares = [100 * s["share"] for s in scores]
         spread = [[100 * (s["share"] - s["low"]) for s in scores], [100 * (s["high"] - s["share"]) for s in scores]]
-        axes.bar(places, shares, width * 0.92, yerr=spread, capsize=3, label=name, color=colour, alpha=0.5 if "，" in name else 1)
+        alpha = 0.5 if " + " in name else 1
+        axes.bar(places, shares, width * 0.92, yerr=spread, capsize=2, label=name, color=colour, alpha=alpha)
         for x, share, score in zip(places, shares, scores, strict=True):
-            axes.text(x, 100 * score["high"] + 2, f"{share:.0f}", ha="center", fontsize=7)
+            axes.text(x, 100 * score["high"] + 2, f"{share:.0f}", ha="center", fontsize=6)
     axes.set(ylabel="答对的比例（%）", ylim=(0, 114), xticks=range(len(shown)))
-    axes.set_xticklabels([label.replace("（", "\n（") for label in shown.values()], fontsize=9)
+    axes.set_xticklabels(["\n".join(textwrap.wrap(label, 6)) for label in shown.values()], fontsize=8)
     axes.legend(frameon=False, ncols=len(columns), loc="upper left", bbox_to_anchor=(0, 1.13))
     return figure
 
@@ -138,17 +127,17 @@ def interleaved_figure(losses: Sequence[float], every: int) -> Figure:
     return figure
 
 
-def dataset_figure(rows: Sequence[Conversation], topic: str = "音乐") -> Figure:
-    """Rows of the training file by kind, and the topic's rows by attribute."""
+def dataset_figure(rows: Sequence[Conversation]) -> Figure:
+    """Rows of the training file by kind, and those about facts by attribute."""
     figure, (left, right) = blank(1, 2, figsize=(7, 3.2), width_ratios=(1, 1.6))
-    names = {"music": topic, "identity": "身份", "refusal": "拒答", "general": "闲聊"}
+    names = {"fact": "事实", "identity": "身份", "unknown": "不知道", "everyday": "日常话"}
     kinds = Counter(names.get(row.meta.get("kind", ""), "其他") for row in rows)
     left.bar(list(kinds), list(kinds.values()), color=[BLUE, ORANGE, GREEN, GREY][: len(kinds)])
     for index, value in enumerate(kinds.values()):
         left.text(index, value, str(value), ha="center", va="bottom", fontsize=8)
     left.margins(y=0.1)  # room for the topmost number
     left.set(ylabel="训练行数", title="训练文件的组成")
-    attributes = Counter(row.meta["attribute"] for row in rows if "attribute" in row.meta).most_common(8)
+    attributes = Counter(row.meta["attribute"] for row in rows if row.meta.get("kind") == "fact").most_common(8)
     right.barh([name for name, _ in attributes][::-1], [count for _, count in attributes][::-1], color=BLUE)
     right.set(xlabel="训练行数", title="问得最多的属性")
     figure.tight_layout()
@@ -156,10 +145,10 @@ def dataset_figure(rows: Sequence[Conversation], topic: str = "音乐") -> Figur
 
 
 def learned_figure(results: dict[str, dict]) -> Figure:
-    """Right answers to unseen wordings against trainable parameters, one point an experiment, labelled with its rank."""
+    """Right answers to wordings written by others against trainable parameters, one point an experiment, labelled with its rank."""
     figure, axes = blank(figsize=(7, 3.4))
     for name, colour, wanted, aside in (("七种线性层", BLUE, True, (6, -12)), ("只有 q、o", ORANGE, False, (-30, 6))):
-        runs = [r["run"] | r["scores"]["music_held_out"] for r in results.values() if (len(r["run"]["lora"]["target_modules"]) > 2) == wanted]
+        runs = [r["run"] | r["scores"]["facts"] for r in results.values() if (len(r["run"]["lora"]["target_modules"]) > 2) == wanted]
         runs.sort(key=lambda run: run["trainable_parameters"])
         places, shares = [run["trainable_parameters"] for run in runs], [100 * run["share"] for run in runs]
         spread = [[100 * (run["share"] - run["low"]) for run in runs], [100 * (run["high"] - run["share"]) for run in runs]]

@@ -64,11 +64,13 @@ def collect(workbook: Workbook, run: str) -> dict[str, Path | str]:
             if path.is_file() and not set(relative.parts) & set(SKIPPED) and not path.name.startswith("."):
                 entries[f"minimind/{relative.as_posix()}"] = path
     entries["minimind/workbook.toml"] = workbook.root / "workbook.toml"
-    for path in (adapter / name for name in ("adapter.safetensors", "metrics.csv", "quiz.csv", "confidence.json", "run.json")):
+    for path in (adapter / name for name in ("adapter.safetensors", "metrics.csv", "quiz.csv", "run.json")):
         if path.is_file():
             entries[f"minimind/runs/{run}/{path.name}"] = path
-    for path in sorted(workbook.dataset.glob("*.*")):
-        entries[f"dataset/{path.name}"] = path
+    for path in sorted(workbook.dataset.rglob("*.*")):
+        relative = path.relative_to(workbook.dataset)
+        if path.is_file() and relative.parts[0] not in SKIPPED:
+            entries[f"dataset/{relative.as_posix()}"] = path
     video = workbook.root / "report" / VIDEO
     if video.is_file():
         entries[VIDEO] = video
