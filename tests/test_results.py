@@ -6,39 +6,51 @@ import pytest
 from conftest import PROJECT, load_script
 
 from minimind_core.config import load_workbook
-from minimind_core.evaluation.experiments import in_group
-from minimind_core.evaluation.metrics import wilson
+from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.scoring import load_results
+from minimind_core.evaluation.suites import suite_labels
 
-RESULTS = PROJECT / "report" / "results"
 
-
-def load(name: str):
-    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+@pytest.fixture
+def results():
+    """The shipped results; a team that has replaced the facts has its own or none."""
+    try:
+        found = load_results(load_workbook(PROJECT))
+    except WorkbookError:
+        found = {}
+    if not {"base", "lookup", "rules", "main"} <= found.keys():
+        pytest.skip("there are no results of these facts yet")
+    return found
 
 
 @pytest.mark.parametrize(("name", "language"), [("README.md", 0), ("README_en.md", 1)])
-def test_readme_tables_are_made_from_the_results(name, language):
+def test_readme_tables_are_made_from_the_results(results, name, language):
     module = load_script("update_readme")
     text = (PROJECT / name).read_text(encoding="utf-8")
     for mark, content in (("results", module.table), ("ablation", module.ablation), ("seeds", module.seeds), ("speed", module.speed)):
         assert module.fill(text, mark, content(PROJECT, language)) == text
-    assert len(in_group(load_workbook(PROJECT), "ablation")) == len(module.STEPS)
 
 
-@pytest.mark.parametrize("suite", ["identity", "music_seen", "music_held_out", "refusal"])
-def test_main_beats_the_base_beyond_its_interval(suite):
-    base, main = (load(f"run_{name}.json")["scores"][suite] for name in ("base", "main"))
+@pytest.mark.parametrize("suite", ["identity", "seen", "drawn"])
+def test_main_beats_the_base_beyond_its_interval(results, suite):
+    base, main = (results[name]["scores"][suite] for name in ("base", "main"))
     assert base["n"] == main["n"] and main["low"] > base["high"]
 
 
-def test_scores_are_the_count_of_the_kept_answers():
-    for name in ("base", "main"):
-        result = load(f"run_{name}.json")
-        for suite in ("identity", "music_seen", "music_held_out", "refusal"):
+def test_the_model_earns_its_training(results):
+    """On facts, follow-ups and reverse questions that others wrote it is clearly ahead of rules without a model."""
+    for suite in ("facts", "reverse", "follow"):
+        rules, main = (results[name]["scores"][suite] for name in ("rules", "main"))
+        assert not main["n"] or main["low"] > rules["share"], suite
+
+
+def test_scores_are_the_count_of_the_kept_answers(results):
+    for result in results.values():
+        for suite in suite_labels():
             answers = [a for a in result["answers"] if a["suite"] == suite]
             score = result["scores"][suite]
             assert (score["right"], score["n"]) == (sum(a["right"] for a in answers), len(answers))
-            assert (score["low"], score["high"]) == pytest.approx(wilson(score["right"], score["n"]))
+            assert score["low"] <= score["share"] <= score["high"]
 
 
 def test_model_card_figures_come_from_its_file():
