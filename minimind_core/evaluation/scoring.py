@@ -35,11 +35,11 @@ def results_file(workbook: Workbook, name: str) -> Path:
 
 def traced(workbook: Workbook) -> dict[str, str]:
     """What a result was made from: results of other data or another base are not comparable."""
-    data = dataset_file(workbook, "train")
+    data, made = dataset_file(workbook, "train"), environment()
     return {
         "facts_sha256": file_sha256(workbook.facts), "base_sha256": base_sha256(workbook.base),
         "data_sha256": file_sha256(data) if data.is_file() else "",
-        **{key: environment()[key] for key in ("minimind_core", "git_commit")},
+        **{key: made[key] for key in ("minimind_core", "git_commit")},
     }  # fmt: skip
 
 
@@ -146,7 +146,8 @@ RUN_LABELS = {"base": "基座", "lookup": "查表", "rules": "规则（没有模
 def load_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
     """All evaluated runs on the workbook's facts and base, the base first; results of other data are left out."""
     first = ("base", *BASELINES)
-    own = {key: traced(workbook)[key] for key in ("facts_sha256", "base_sha256")}
+    origin = traced(workbook)
+    own = {key: origin[key] for key in ("facts_sha256", "base_sha256")}
     results = {}
     for path in workbook.results.glob("run_*.json"):
         result = json.loads(path.read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ PROMPTS = PROJECT / "tests" / "data" / "everyday_prompts.txt"
 
 
 def course_of_budget(folder: Path) -> list[dict]:
-    """The same of a training within a time budget: texts, then conversations with loss on answers only."""
+    """What each stage of a training within a time budget did: texts, then conversations (loss on answers only)."""
     rows, course = budget.read_log(folder / "log.csv"), []
     for stage, name in ((0, "文章和对话，全部词元"), (1, "四步里三步是对话，只算回答")):
         own = [row for row in rows if row["stage"] == stage]
