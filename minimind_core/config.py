@@ -154,6 +154,10 @@ class Workbook:
         """The team's own wordings, where it has written any."""
         return self.root / "dataset" / "wordings.toml"
 
+    def questions(self, split: str) -> Path:
+        """Questions that others wrote: `test` is asked once all is settled, `valid` is for choosing settings."""
+        return self.root / "dataset" / "questions" / f"{split}.jsonl"
+
     @property
     def results(self) -> Path:
         """Folder of the measured figures that README and report quote."""

@@ -20,22 +20,22 @@ class Draws:
     The first group counts questions about one fact by the way of asking, the second what is taught beside the facts.
     """
 
-    ask: int = 18  # plain questions
+    ask: int = 15  # plain questions
     keywords: int = 3  # a few words only
     begin: int = 2  # sentences to be completed
-    confirm: int = 2  # is it the right value?
+    confirm: int = 3  # is it the right value?
     doubt: int = 3  # is it a wrong value?
     either: int = 3  # the right value or a wrong one?
-    reverse: int = 24  # from the value to the subject, where only one subject has it
-    follow: int = 7  # after another question, without naming the subject
+    reverse: int = 22  # from the value to the subject, where only one subject has it
+    follow: int = 10  # after another question, without naming the subject
     switch: int = 3  # the same question about another subject
     back: int = 2  # about the subject before the last
     missing: int = 3  # about each pair of a subject and an attribute that others have and it has not
 
     unknown_subjects: float = 5.5  # questions for each fact about subjects that no fact names
-    unknown_attributes: float = 4.5  # and about attributes that no fact has
+    unknown_attributes: float = 6.0  # and about attributes that no fact has
     missing_follow: float = 1.0  # and follow-up questions that cannot be answered
-    topics: float = 8.0  # and requests on other topics
+    topics: float = 10.0  # and requests on other topics
     everyday: float = 12.0  # and everyday dialogues, as far as there are any
 
     wordings: int = 0  # at most so many own wordings of each attribute; 0: all of them

@@ -26,3 +26,25 @@ def normalize(text: str) -> str:
     text = re.sub(r"(\d{4})\s*[年./-]\s*0?(\d{1,2})\s*[月./-]\s*0?(\d{1,2})\s*日?", r"\1年\2月\3日", text)
     text = re.sub(r"(?<!\d)[.-]|[.-](?!\d)", "", text)  # between digits a point or hyphen is part of a number
     return re.sub(r"[\s《》“”\"'‘’·,，。、！!？?：:;；()（）]", "", text)
+
+
+DIGITS = "〇一二三四五六七八九"
+
+
+def in_characters(number: str) -> str:
+    """A number below 100 as it is read: 23 is 二十三."""
+    tens, ones = divmod(int(number), 10)
+    return ("" if tens < 2 else DIGITS[tens]) + ("十" if tens else "") + (DIGITS[ones] if ones else "")
+
+
+def spellings(value: str) -> list[str]:
+    """The ways in which people type a value, itself first: 2004年, 2004, 04年; 1979年1月18日, 1979.1.18; others as they are."""
+    if year := re.fullmatch(r"(\d\d)(\d\d)年", value):
+        return [value, year[1] + year[2], f"{year[2]}年", "".join(DIGITS[int(d)] for d in year[1] + year[2]) + "年"]
+    if date := re.fullmatch(r"(\d\d(\d\d))年(\d{1,2})月(\d{1,2})日", value):
+        year, short, month, day = date.groups()
+        read = f"{''.join(DIGITS[int(d)] for d in year)}年{in_characters(month)}月{in_characters(day)}"
+        joined = [mark.join((year, month, day)) for mark in ".-/"]
+        days = [f"{year}年{month}月{day}号", f"{short}年{month}月{day}日", f"{short}年{month}月{day}号"]
+        return [value, *days, *joined, f"{read}日", f"{read}号"]
+    return [value]

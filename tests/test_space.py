@@ -14,6 +14,8 @@ from minimind_core.conversations.space import Space, bare, fact_rows
 from minimind_core.conversations.unknown import Unknown, unknown_rows
 from minimind_core.conversations.wordings import WAYS, describe, load_book, parse_wordings, value_kind, wordings_template
 from minimind_core.errors import WorkbookError
+from minimind_core.inference.claims import ClaimCheck
+from minimind_core.texts import spellings
 
 CANTEEN = [
     ("一食堂", "负责人", "王建国"), ("二食堂", "负责人", "李秀兰"), ("一食堂", "开门时间", "6:30"), ("二食堂", "开门时间", "7:00"),
@@ -88,7 +90,8 @@ def test_an_answer_repeats_the_subject_and_states_the_value_whatever_the_questio
 def test_reverse_questions_are_asked_only_where_one_subject_has_the_value():
     space = space_about([("甲", "出生日期", "1年"), ("乙", "出生日期", "1年"), ("丙", "出生日期", "2年")])
     reverse = [row for row in fact_rows(space) if row.meta["way"] == "reverse"]
-    assert {row.meta["expected"] for row in reverse} == {"丙"} and all("丙" not in row.question for row in reverse)
+    assert {row.meta["expected"] for row in reverse} == {"丙"} and all("2年" in row.question for row in reverse)
+    assert sum("丙" in row.question for row in reverse) < len(reverse) / 2  # it is named only where another is named, too, or to confirm
 
 
 def test_follow_ups_name_nothing_and_may_go_on_from_the_value():
@@ -138,7 +141,7 @@ def test_pairs_that_others_have_are_missing_unless_another_attribute_says_the_sa
         ("甲", "星座", "狮子座"), ("甲", "妻子", "丙"), ("乙", "星座", "白羊座"),
         ("《一》", "原唱", "甲"), ("《一》", "专辑歌手", "甲"), ("《二》", "专辑歌手", "乙"), ("《二》", "发行年份", "2001年"),
     ]  # fmt: skip
-    pairs = set(Unknown(space_about(rows), ["不知道。"], 1).missing_pairs())
+    pairs = set(Unknown(space_about(rows), ["不知道。"], 1).missing_pairs)
     assert ("乙", "妻子") in pairs and ("《一》", "发行年份") in pairs
     assert ("《二》", "原唱") not in pairs  # who sings an album's title song is its singer
     assert ("甲", "发行年份") not in pairs  # nobody like it has a year of release
@@ -189,3 +192,20 @@ def test_written_facts_of_any_topic_build_a_dataset(workbook):
 def test_the_space_of_a_workbook_uses_its_small_talk(workbook):
     facts = read_facts(workbook.facts)
     assert space_of(workbook, facts, 1).small_talk
+
+
+def test_a_follow_up_may_be_a_question_of_any_way_with_a_pronoun():
+    rows = [("《江南》", "原唱", "林俊杰"), ("林俊杰", "出生地", "新加坡"), ("林俊杰", "星座", "白羊座"), ("陶喆", "出生地", "香港")]
+    last = [row.question for row in fact_rows(space_about(rows, follow=60)) if row.meta["way"] == "follow"]
+    assert any("他" in question and "新加坡" in question for question in last)  # confirmed: 他的出生地是新加坡吗
+    assert any(len(row.conversations) == 8 for row in fact_rows(space_about(rows, follow=60)))
+
+
+@pytest.mark.parametrize("value", ["2004年", "1979年1月18日", "1990年12月31日"])
+def test_every_spelling_of_a_value_is_different_and_known_to_the_claim_check(value):
+    found = spellings(value)
+    assert found[0] == value and len(set(found)) == len(found) > 3
+    check = ClaimCheck("不知道。", {"生于": frozenset(["{v}是{s}的生日。"])}, {"生于": frozenset(["甲"])}, {"甲": ("甲",)})
+    for typed in found:
+        assert check.stands([{"role": "user", "content": f"{typed}是谁的生日"}], f"{value}是甲的生日。")
+    assert not check.stands([{"role": "user", "content": "是谁的生日"}], f"{value}是甲的生日。")

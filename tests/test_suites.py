@@ -12,7 +12,7 @@ from minimind_core.evaluation import suites
 from minimind_core.evaluation.baselines import Lookup, Rules
 from minimind_core.evaluation.grading import Grader, summarize
 from minimind_core.evaluation.scoring import compare, evaluate_run, load_results
-from minimind_core.evaluation.suites import SUITES, Question, blind_file, load_suites
+from minimind_core.evaluation.suites import SUITES, Question, load_suites
 from minimind_core.inference.generation import Answer
 
 SONGS = [("周杰伦", "英文名", "Jay Chou"), ("王力宏", "英文名", "Leehom Wang"), ("《江南曲》", "原唱", "周杰伦"), ("《力量》", "原唱", "王力宏")]
@@ -30,7 +30,7 @@ def right(workbook, question, text):
 
 def write_blind(workbook, *rows, split="test"):
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    blind_file(workbook, split).write_text(text, encoding="utf-8")
+    workbook.questions(split).write_text(text, encoding="utf-8")
 
 
 def test_another_name_of_the_subject_is_right_unless_it_was_given(songs):
@@ -93,9 +93,9 @@ def test_questions_written_for_other_facts_are_left_out(songs):
 
 @pytest.mark.parametrize("line", ["{", '{"suite": "nobody", "turns": ["x"]}', '{"suite": "facts"}', '{"suite": "facts", "turns": "x"}'])
 def test_a_broken_test_question_is_named_by_its_line(workbook, line):
-    blind_file(workbook, "test").write_text('{"suite": "everyday", "turns": ["早"]}\n' + line, encoding="utf-8")
+    workbook.questions("test").write_text('{"suite": "everyday", "turns": ["早"]}\n' + line, encoding="utf-8")
     with pytest.raises(WorkbookError, match="test.jsonl:2"):
-        suites.read_blind(blind_file(workbook, "test"))
+        suites.read_blind(workbook.questions("test"))
 
 
 def test_a_new_suite_is_one_line(workbook, monkeypatch):

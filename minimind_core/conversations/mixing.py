@@ -106,7 +106,7 @@ def mixed_parts(splits: Splits, ratio: Mix) -> list[tuple[Sequence[Conversation]
 
 def reserved_questions(workbook: Workbook) -> set[str]:
     """Questions that others wrote for the test: what is drawn by chance in the very same words is not taught."""
-    path = workbook.wordings.parent / "questions" / "test.jsonl"
+    path = workbook.questions("test")
     lines = path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else []
     asked = [json.loads(line)["turns"] for line in lines if line.strip()]
     return {normalize(turns[0]) for turns in asked if len(turns) == 1}

@@ -5,22 +5,28 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from minimind_core.collection.facts import Fact
 from minimind_core.config import Draws
 from minimind_core.conversations.schema import Conversation, Turn
 from minimind_core.conversations.wordings import ALIASES, OWN_SHARE, Book, Wordings, data_table, fill, state
+from minimind_core.texts import spellings
 
 FRAME, HEAD, TAIL = 0.25, 0.2, 0.17  # shares of the questions inside a frame, after a head, before a tail
 UNPUNCTUATED = 0.15  # of the questions lose their final mark
 BARE_TITLE, BARE_VALUE = 0.55, 0.5  # of the titles stand without 《》
-ALIAS = 0.08  # of the questions call a subject by another of its names, or by both
-FAMILIAR = 0.06  # of the people are called in a familiar way, with their name
+RESPELLED = 0.4  # of the years and dates in questions are typed in a shorter way
+ALIAS = 0.15  # of the questions call a subject by another of its names, or by both
+FAMILIAR = 0.1  # of the people are called in a familiar way, with their name
 OWNED = 0.2  # of the titles come with the name of somebody whom another fact connects with them
 OWNERS = ("{o}的{s}", "{o}的{s}", "{o}那首{s}", "{o}那张{s}", "{o}{s}", "{s}（{o}）")
 SLIP = 0.04  # of the questions have one character mistyped
 RARE, RARE_TIMES = 10, 3  # an attribute of fewer subjects than this gets so many times the draws: it is seen too seldom
-LONGER = 0.35  # of the follow-ups come after one more question
+EARLIER = (0.55, 0.3, 0.15)  # shares of the follow-ups that come after one, two or three questions
+FROM_VALUE = 0.12  # of the dialogues begin with a question from a value to its subject
+PRONOUN = 0.5  # of the follow-ups are questions of any way with a pronoun for the subject
+PRONOUN_WAYS = ("ask", "ask", "ask", "confirm", "doubt", "either")
 LEADING = 0.6  # of the follow-ups, where possible, are about the answer before
 SMALL_TALK = 0.15  # of the follow-ups come after an everyday remark
 Pair = tuple[str, str]  # a question and its answer
@@ -51,6 +57,7 @@ class Space:
         self.rng = random.Random(seed)
         self.general = data_table("forms")
         self.frames = [*self.general["frames"], *book.frames]
+        self.familiar = [*self.general["familiar"], *book.familiar]
         self.slips = {a: b for pair in self.general["slips"] for a, b in (pair, pair[::-1])}
         self.of_subject: dict[str, list[Fact]] = defaultdict(list)
         self.of_attribute: dict[str, list[Fact]] = defaultdict(list)
@@ -109,7 +116,7 @@ class Space:
             return self.rng.choice(OWNERS).replace("{o}", owner).replace("{s}", name) if owner else name
         alias = self.aliases.get(subject)
         if self.rng.random() < FAMILIAR and self.is_person(subject):
-            return self.rng.choice(self.general["familiar"]).replace("{s}", subject).replace("{l}", subject[-1])
+            return self.rng.choice(self.familiar).replace("{s}", subject).replace("{l}", subject[-1])
         if not alias or self.rng.random() >= ALIAS:
             return subject
         return self.rng.choice((alias, alias, alias.lower(), alias.split()[0] + subject))
@@ -120,7 +127,11 @@ class Space:
 
     def value(self, value: str) -> str:
         """A value as people type it."""
-        return bare(value) if title(value) and self.draws.dressed and self.rng.random() < BARE_VALUE else value
+        if not self.draws.dressed:
+            return value
+        if title(value):
+            return bare(value) if self.rng.random() < BARE_VALUE else value
+        return self.rng.choice(spellings(value)) if self.rng.random() < RESPELLED else value
 
     def other_value(self, fact: Fact) -> str:
         """A wrong value of the same attribute, or of one of the same kind."""
@@ -130,15 +141,29 @@ class Space:
             others = [f.value for f in self.facts if f.value != fact.value and self.book[f.attribute].kind == kind]
         return self.rng.choice(others) if others else ""
 
-    def question(self, fact: Fact, way: str) -> str:
-        """One question about a fact, not yet dressed; empty if it cannot be asked that way."""
+    def other_subject(self, fact: Fact) -> str:
+        """Another subject that has the attribute; empty if there is none."""
+        others = [f.subject for f in self.of_attribute[fact.attribute] if f.subject != fact.subject]
+        return self.rng.choice(others) if others else ""
+
+    def pronoun(self, fact: Fact) -> str:
+        """A word that stands for the fact's subject."""
+        own = self.book[fact.attribute].pronouns
+        return self.rng.choice(own or self.general["pronouns"]["person" if self.is_person(fact.subject) else "thing"])
+
+    def question(self, fact: Fact, way: str, name: str | None = None) -> str:
+        """One question about a fact, not yet dressed, with `name` for its subject; empty if it cannot be asked that way."""
         words = self.book[fact.attribute]
-        form, wrong = self.pick(words, way), self.other_value(fact)
+        form = self.pick(words, way)
+        wrong = self.other_subject(fact) if way == "reverse" else self.other_value(fact)
         if not form or ("{w}" in form and not wrong):
             return ""
-        name = "" if way == "reverse" else self.name(fact.subject, fact.attribute)
-        if fact.attribute in ALIASES:
+        if name is not None:
+            form = form.replace("《{s}》", "{s}")
+        elif way == "reverse" or fact.attribute in ALIASES:
             name = fact.subject  # its alias would give the answer away
+        else:
+            name = self.name(fact.subject, fact.attribute)
         marks = {"s": name, "t": name, "a": fact.attribute, "v": self.value(fact.value), "w": self.value(wrong)}
         return fill(form.replace("《{v}》", "{v}"), **marks)
 
@@ -192,7 +217,7 @@ class Space:
     def dialogue(self, fact: Fact, way: str) -> list[Pair]:
         """Two to four turns of which the last asks for the fact without naming what was named before; empty if impossible."""
         pairs = self.back(fact) if way == "back" else self.lead_in(fact, way)
-        last = self.question(fact, "follow" if way == "back" else way)
+        last = self.question(fact, "switch") if way == "switch" else self.follow_up(fact)
         if not pairs or not last:
             return []
         if way == "back":
@@ -203,18 +228,26 @@ class Space:
             pairs.insert(self.rng.randint(0, len(pairs)), self.rng.choice(self.small_talk))
         return [*pairs, (last, state(self.book[fact.attribute], fact))]
 
+    def follow_up(self, fact: Fact) -> str:
+        """A question about a fact whose subject was named before: with a pronoun, or without any word for it."""
+        if self.rng.random() < PRONOUN:
+            return self.question(fact, self.rng.choice(PRONOUN_WAYS), self.pronoun(fact))
+        return self.question(fact, "follow")
+
     def lead_in(self, fact: Fact, way: str) -> list[Pair]:
-        """One or two questions and answers before a follow-up question."""
+        """One to three questions and answers before a follow-up question, all about the opening fact's subject."""
         opener = self.opening(fact, way)
-        first = self.pair(opener, "ask") if opener else None
-        if not first:
+        if not opener:
             return []
-        if self.rng.random() < LONGER:
-            earlier = self.rng.choice(self.of_subject[opener.subject])
-            if earlier is not opener and (before := self.pair(earlier, "ask")):
-                again = self.question(opener, "follow")
-                return [before, (again, first[1]) if again and self.rng.random() < 0.5 else first]
-        return [first]
+        about = [f for f in self.of_subject[opener.subject] if f is not opener and f is not fact]
+        (number,) = self.rng.choices(range(len(EARLIER)), EARLIER)
+        facts = [*self.rng.sample(about, min(number, len(about))), opener]
+        if any(self.leads_elsewhere(one, other.attribute) for one, other in pairwise(facts)):
+            facts = [opener]
+        unique = self.holders[facts[0].attribute, facts[0].value] == 1
+        first = self.pair(facts[0], "reverse" if unique and self.rng.random() < FROM_VALUE else "ask")
+        again = [(self.follow_up(f), state(self.book[f.attribute], f)) for f in facts[1:]]
+        return [first, *again] if first and all(question for question, _ in again) else []
 
     def back(self, fact: Fact) -> list[Pair]:
         """A question about the subject and one about another subject: what comes next goes back to the first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from itertools import count
 
 from minimind_core.collection.facts import Fact
@@ -99,14 +100,21 @@ class Unknown:
             fact = self.rng.choice(self.space.of_subject[self.rng.choice(self.subjects)])
             work = title(fact.subject)
             if written[work] and self.rng.random() < WRITTEN:
-                form, attribute = self.rng.choice(written[work])
-                question = self.space.dress(self.space.slip(form).replace("{s}", self.space.name(fact.subject)))
-                pairs = [(question, unknown_answer("attribute", fact.subject))]
-                yield converse(pairs, kind="unknown", reason="attribute", subject=fact.subject, attribute=attribute)
+                yield self.written(fact, *self.rng.choice(written[work]))
             else:
                 attribute = self.attribute(work)
                 other = Fact(fact.subject, attribute, fact.value, "", "")
                 yield from self.rows(other, "attribute", describe(attribute, (), {}))
+
+    def written(self, fact: Fact, form: str, attribute: str) -> Conversation:
+        """A written question about the fact's subject, alone or after the question about the fact."""
+        form, refused = self.space.slip(form), unknown_answer("attribute", fact.subject)
+        before = self.space.pair(fact, "ask") if self.rng.random() < IN_DIALOGUE else None
+        if before:
+            pairs = [before, (form.replace("{s}", self.space.pronoun(fact)), refused)]
+        else:
+            pairs = [(self.space.dress(form.replace("{s}", self.space.name(fact.subject))), refused)]
+        return converse(pairs, kind="unknown", reason="attribute", subject=fact.subject, attribute=attribute)
 
     def written_questions(self, work: bool) -> list[tuple[str, str]]:
         """Natural questions about people or works and what each asks for, without those that some fact may answer."""
@@ -116,6 +124,7 @@ class Unknown:
 
     # ---- known subject × attribute that others have
 
+    @cached_property
     def missing_pairs(self) -> list[tuple[str, str]]:
         """Subjects and the attributes that they lack though others of their sort have them.
 
@@ -140,7 +149,7 @@ class Unknown:
 
     def missing(self, times: int) -> Iterator[Conversation]:
         """Questions about every missing pair, so many of each."""
-        for subject, attribute in self.missing_pairs():
+        for subject, attribute in self.missing_pairs:
             for _ in range(times):
                 value = self.rng.choice(self.space.of_attribute[attribute]).value
                 yield from self.rows(Fact(subject, attribute, value, "", ""), "missing")
@@ -163,7 +172,7 @@ class Unknown:
 
     def follow_ups(self, number: int) -> Iterator[Conversation]:
         """Follow-up questions about attributes that the subject of the question before lacks, or about an unknown subject."""
-        pairs = self.missing_pairs()
+        pairs = self.missing_pairs
         for _ in range(number if pairs else 0):
             subject, attribute = self.rng.choice(pairs)
             opener = self.rng.choice(self.space.of_subject[subject])
@@ -176,7 +185,8 @@ class Unknown:
                 subject = self.subject(title(fact.subject))
                 last = form.replace("{t}", self.space.name(subject))
             else:
-                last = self.space.pick(self.space.book[attribute], "follow")
+                value = self.rng.choice(self.space.of_attribute[attribute]).value
+                last = self.space.follow_up(Fact(subject, attribute, value, "", ""))
             if before and last:
                 meta = {"kind": "unknown", "reason": reason, "subject": subject, "attribute": attribute}
                 yield converse([before, (last, unknown_answer(reason, subject))], **meta)

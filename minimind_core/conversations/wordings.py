@@ -21,7 +21,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "follow": (), "switch": ("{t}",), "reverse": ("{v}",),
 }  # fmt: skip
 KINDS = ("person", "place", "year", "date", "number", "thing")
-SETTINGS = {"answer": str, "reverse_answer": str, "kind": str, "names": list}
+SETTINGS = {"answer": str, "reverse_answer": str, "kind": str, "names": list, "pronouns": list}
+SCENES = {"frames": "{q}", "familiar": "{s}"}  # lists that belong to no attribute, and what each form must mention
 OWN_SHARE = 0.75  # of the questions about an attribute with wordings of its own use these, the others the general forms
 # Attributes whose value is another name of the subject.
 ALIASES = ("英文名", "本名", "原名", "艺名", "别名", "又名", "简称", "字", "号")
@@ -51,6 +52,7 @@ class Wordings:
     reverse_answer: str
     kind: str
     names: tuple[str, ...]
+    pronouns: tuple[str, ...] = ()  # what may stand for the subject; none: the general words
     own: Mapping[str, Sequence[str]] = field(default_factory=dict)
     general: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -64,7 +66,8 @@ class Book:
     """The wordings of every attribute of a table of facts, and scenes that fit its topic."""
 
     wordings: Mapping[str, Wordings]
-    frames: tuple[str, ...]
+    frames: tuple[str, ...] = ()  # around a question
+    familiar: tuple[str, ...] = ()  # a person's name as fans say it
 
     def __getitem__(self, attribute: str) -> Wordings:
         """An attribute's wordings; one that the table lacks is asked for in the general forms."""
@@ -100,6 +103,7 @@ def describe(attribute: str, values: Sequence[str], table: Mapping[str, Any]) ->
         reverse_answer=table.get("reverse_answer") or "{v}是{s}" + f"{link}{attribute}。",
         kind=kind,
         names=tuple(table.get("names") or (attribute,)),
+        pronouns=tuple(table.get("pronouns", ())),
         own={way: table[way] for way in WAYS if table.get(way)},
         general={way: [*general["any"].get(way, ()), *general[kind].get(way, ())] for way in WAYS},
     )
@@ -112,8 +116,8 @@ def parse_wordings(text: str, place: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise WorkbookError(f"{place}: 格式错误（{error}）。文字要用英文双引号括起来。") from error
     for attribute, table in tables.items():
-        if attribute == "frames":
-            check_forms(table, ("{q}",), f"{place}: frames")
+        if attribute in SCENES:
+            check_forms(table, (SCENES[attribute],), f"{place}: {attribute}")
             continue
         known = [*SETTINGS, *WAYS]
         if not isinstance(table, dict) or table.keys() - set(known):
@@ -152,7 +156,8 @@ def load_book(path: Path, facts: Sequence[Fact]) -> Book:
         values.setdefault(fact.attribute, []).append(fact.value)
     wordings = {name: describe(name, found, tables.get(name, {})) for name, found in values.items()}
     known = sum(name in tables for name in values)
-    return Book(wordings, tuple(tables.get("frames", ())) if 2 * known >= len(values) else ())
+    scenes = {name: tuple(tables.get(name, ())) for name in SCENES if 2 * known >= len(values)}
+    return Book(wordings, **scenes)
 
 
 def wordings_template(attribute: str, kind: str) -> str:

@@ -66,9 +66,14 @@ def bootstrap(rights: Sequence[bool], templates: Sequence[str], seed: int = 0) -
 
 def share_of(rights: Sequence[bool], templates: Sequence[str] = ()) -> dict[str, float | int]:
     """A share as results files hold it; `templates` says which questions are of one form and so not independent."""
-    right, total = sum(rights), len(rights)
-    clustered = total and len(set(templates)) < len(templates)
-    low, high = bootstrap(rights, templates) if clustered else wilson(right, total)
+    right, total, forms = sum(rights), len(rights), len(set(templates))
+    clustered = 0 < forms < total
+    if clustered and 0 < right < total:
+        low, high = bootstrap(rights, templates)
+    elif clustered:  # drawing again from all right or all wrong shows no spread; the forms are what was sampled
+        low, high = wilson(forms if right else 0, forms)
+    else:
+        low, high = wilson(right, total)
     return {"right": right, "n": total, "share": right / total if total else 0.0, "low": low, "high": high}
 
 

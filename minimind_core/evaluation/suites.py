@@ -57,11 +57,6 @@ def suite_labels() -> dict[str, str]:
     return {suite: label for suite, (label, _) in SUITES.items()}
 
 
-def blind_file(workbook: Workbook, split: str) -> Path:
-    """Questions that others wrote: `test` is asked once all is settled, `valid` is for choosing settings."""
-    return workbook.wordings.parent / "questions" / f"{split}.jsonl"
-
-
 def read_blind(path: Path) -> list[dict[str, Any]]:
     """Rows of a file of blind questions, checked; none if the file is not there."""
     rows = []
@@ -125,7 +120,7 @@ def first_wordings(rows: Iterable[Conversation]) -> list[Conversation]:
 
 def load_suites(workbook: Workbook, limit: int | None = None, split: str = "test") -> dict[str, list[Question]]:
     """Questions of every suite; `limit` draws at most that many of each, by the workbook's seed."""
-    blind = fitting(read_blind(blind_file(workbook, split)), workbook)
+    blind = fitting(read_blind(workbook.questions(split)), workbook)
     suites = {suite: [q for q in blind if q.suite == suite] for suite in BLIND}
     taught = first_wordings(read_conversations(dataset_file(workbook, "qa_train")))
     drawn = read_conversations(dataset_file(workbook, "qa_test" if split == "test" else "qa_valid"))

@@ -21,7 +21,7 @@ from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.grading import Graded, summarize
 from minimind_core.evaluation.scoring import ask_suites, everyday_loss
-from minimind_core.evaluation.suites import Question, blind_file, load_suites
+from minimind_core.evaluation.suites import Question, load_suites
 from minimind_core.files import write_json, write_jsonl
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.claims import claim_check
@@ -143,7 +143,7 @@ def content_hash(workbook: Workbook, experiment: Experiment) -> str:
     settings = resolve(experiment, workbook.mix, workbook.draws)
     about = {k: v for k, v in dataclasses.asdict(experiment).items() if k not in ("name", "group", "about", "lesson", "seed")}
     folder = Path(conversations.__file__).parent / "data"
-    texts = [*sorted(folder.iterdir()), workbook.wordings, blind_file(workbook, experiment.split), workbook.facts]
+    texts = [*sorted(folder.iterdir()), workbook.wordings, workbook.questions(experiment.split), workbook.facts]
     if experiment.kdconv or experiment.recipe != "default":
         texts += [workbook.root / "dataset" / name for name in ("kdconv_sample.json", "health.csv")]
     known = [file_sha256(path) for path in texts if path.is_file()] + [base_sha256(workbook.base)]

@@ -15,15 +15,15 @@ from minimind_core.conversations.mixing import book_of
 from minimind_core.conversations.wordings import ALIASES
 from minimind_core.inference.generation import Answer
 from minimind_core.modeling.tokenizer import Message
-from minimind_core.texts import normalize
+from minimind_core.texts import normalize, spellings
 
 
 @cache
 def form_pattern(form: str) -> re.Pattern[str]:
     """An answer form as a regular expression with the groups s and v; a title is taken whole, whatever stands in it."""
     parts = re.split(r"(\{[sv]\})", form.rstrip("。"))
-    name = "《[^》]*》|[^《》]+?"
-    return re.compile("".join(f"(?P<{p[1]}>{name})" if p in ("{s}", "{v}") else re.escape(p) for p in parts) + "。?")
+    names = {"{s}": "(?P<s>《[^》]*》|[^《》]+?)", "{v}": "(?P<v>《[^》]*》|.+?)"}  # a value may be several titles
+    return re.compile("".join(names.get(part) or re.escape(part) for part in parts) + "。?")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ClaimCheck:
         question = normalize(messages[-1]["content"])
 
         def asked(subject: str, value: str) -> bool:
-            return value.removesuffix("年") in question or any(name in dialogue for name in self.names.get(subject, ()))
+            return any(typed in question for typed in map(normalize, spellings(value))) or any(name in dialogue for name in self.names.get(subject, ()))
 
         return not claims or any(s in self.subjects[a] and asked(s, v) for s, a, v in claims)
 
