@@ -20,7 +20,7 @@ class Draws:
     The first group counts questions about one fact by the way of asking, the second what is taught beside the facts.
     """
 
-    ask: int = 15  # plain questions
+    ask: int = 14  # plain questions
     keywords: int = 3  # a few words only
     begin: int = 2  # sentences to be completed
     confirm: int = 3  # is it the right value?

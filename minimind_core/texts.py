@@ -38,7 +38,10 @@ def in_characters(number: str) -> str:
 
 
 def spellings(value: str) -> list[str]:
-    """The ways in which people type a value, itself first: 2004年, 2004, 04年; 1979年1月18日, 1979.1.18; others as they are."""
+    """The ways in which people type a value, itself first: 2004年, 2004, 04年; 1979年1月18日, 1979.1.18; 甲某和乙某, 乙某跟甲某.
+
+    Others stay as they are.
+    """
     if year := re.fullmatch(r"(\d\d)(\d\d)年", value):
         return [value, year[1] + year[2], f"{year[2]}年", "".join(DIGITS[int(d)] for d in year[1] + year[2]) + "年"]
     if date := re.fullmatch(r"(\d\d(\d\d))年(\d{1,2})月(\d{1,2})日", value):
@@ -47,4 +50,7 @@ def spellings(value: str) -> list[str]:
         joined = [mark.join((year, month, day)) for mark in ".-/"]
         days = [f"{year}年{month}月{day}号", f"{short}年{month}月{day}日", f"{short}年{month}月{day}号"]
         return [value, *days, *joined, f"{read}日", f"{read}号"]
+    if two := re.fullmatch(r"([^《》]{2,3})和([^《》]{2,3})", value):
+        first, second = two.groups()
+        return [f"{a}{mark}{b}" for a, b in ((first, second), (second, first)) for mark in "和跟与、"]
     return [value]
