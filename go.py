@@ -1,7 +1,7 @@
 """Set up and run one task with nothing but Python: `python3 go.py report` (Linux, macOS, Windows).
 
-The first call makes .venv and installs what the task needs; later calls start at once. MINIMIND_TORCH_INDEX names
-another wheel index for torch (for example one with CUDA); it counts when .venv is first made.
+The first call makes .venv and installs what the task needs; later calls start at once. MINIMIND_TORCH_INDEX
+names another wheel index for torch (for example one with CUDA); it counts when .venv is first made.
 """
 
 from __future__ import annotations
@@ -26,11 +26,23 @@ TASKS: dict[str, tuple[str, str, list[list[str]]]] = {
     "report": (
         "运行全部笔记本，生成 PDF 报告和压缩包",
         "",
-        [["scripts/run_notebooks.py"], ["scripts/update_readme.py"], ["-m", "minimind_core.cli", "submit", "--draft"]],
+        [
+            ["scripts/run_notebooks.py"],
+            ["scripts/update_readme.py"],
+            ["-m", "minimind_core.cli", "submit", "--draft"],
+        ],
     ),
-    "smoke": ("用极小的设置试跑全部笔记本", "", [["scripts/run_notebooks.py", "--profile", "smoke", "--scratch", "runs/smoke"]]),
+    "smoke": (
+        "用极小的设置试跑全部笔记本",
+        "",
+        [["scripts/run_notebooks.py", "--profile", "smoke", "--scratch", "runs/smoke"]],
+    ),
     "test": ("运行测试", "test", [["-m", "pytest"]]),
-    "lint": ("检查代码风格", "lint", [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."]]),
+    "lint": (
+        "检查代码风格",
+        "lint",
+        [["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."]],
+    ),
 }
 
 
@@ -44,7 +56,9 @@ def run(*command: str | Path) -> None:
 
 def set_up(extra: str) -> None:
     """Make .venv and install torch first, pinned, then the package; skipped when nothing has changed."""
-    wanted = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))).hexdigest()
+    wanted = hashlib.sha256(
+        b"".join((ROOT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
+    ).hexdigest()
     stamp = VENV / f".installed-{extra or 'core'}"
     if stamp.exists() and stamp.read_text() == wanted:
         return
@@ -54,9 +68,14 @@ def set_up(extra: str) -> None:
             venv.create(VENV, with_pip=True)
         except (OSError, subprocess.CalledProcessError):
             shutil.rmtree(VENV, ignore_errors=True)
-            sys.exit("无法建立虚拟环境：Debian、Ubuntu 请先运行 sudo apt install python3-venv；也请检查磁盘空间和写入权限。")
+            sys.exit(
+                "无法建立虚拟环境：Debian、Ubuntu 请先运行 sudo apt "
+                "install python3-venv；也请检查磁盘空间和写入权限。"
+            )
     index = os.environ.get("MINIMIND_TORCH_INDEX")
-    source = ["--index-url", index] if index else ["-c", "constraints.txt"]  # an index of its own has its own versions
+    source = (
+        ["--index-url", index] if index else ["-c", "constraints.txt"]
+    )  # an index of its own has its own versions
     run(PYTHON, "-m", "pip", "install", "-q", *source, "torch")
     run(PYTHON, "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", f".[{extra}]" if extra else ".")
     stamp.write_text(wanted)
@@ -67,7 +86,10 @@ def main() -> None:
     if sys.version_info < (3, 11):  # noqa: UP036
         sys.exit("需要 Python 3.11 或更新的版本。")
     if len(sys.argv) < 2 or sys.argv[1] not in TASKS:
-        print("用法：python3 go.py 任务 [参数]\n" + "\n".join(f"  {name:8}{task[0]}" for name, task in TASKS.items()))
+        print(
+            "用法：python3 go.py 任务 [参数]\n"
+            + "\n".join(f"  {name:8}{task[0]}" for name, task in TASKS.items())
+        )
         sys.exit(0 if len(sys.argv) < 2 or sys.argv[1] in ("help", "-h", "--help") else 2)
     _, extra, commands = TASKS[sys.argv[1]]
     set_up(extra)

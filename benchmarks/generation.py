@@ -2,8 +2,8 @@
 
     python benchmarks/generation.py [--questions 128] [--run main]
 
-Both answer the same test questions with the same trained run, greedily, without a penalty, until the answer ends; the claim
-check is on. Writes report/results/benchmark_generation.json.
+Both answer the same test questions with the same trained run, greedily, without a penalty, until the answer
+ends; the claim check is on. Writes report/results/benchmark_generation.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ from minimind_core.modeling.exporting import export
 from minimind_core.modeling.lora import adapter_config, load_adapter
 from minimind_core.training.runs import adapter_file
 
-NEW, WARM, FEW, BATCH = 64, 4, 32, 64  # tokens at most, questions before the clock starts, questions one by one, questions in a batch
+NEW, WARM, FEW, BATCH = (
+    64,
+    4,
+    32,
+    64,
+)  # tokens at most, questions before the clock starts, questions one by one, questions in a batch
 Answers = Callable[[Sequence[str], int], list[str]]
 
 
@@ -39,15 +44,27 @@ def transformers_answers(workbook: Workbook, run: str, folder: Path) -> Answers:
     load_adapter(path, base[0])
     export("hf", *base, adapter_config(path), workbook.base, folder)
     dtype = torch.bfloat16 if fast_bfloat16("cpu") else torch.float32
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype), AutoTokenizer.from_pretrained(folder, padding_side="left")
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=dtype),
+        AutoTokenizer.from_pretrained(folder, padding_side="left"),
+    )
 
     def answers(questions: Sequence[str], batch: int) -> list[str]:
-        prompts = [tokenizer.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True, tokenize=False) for q in questions]
+        prompts = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": q}], add_generation_prompt=True, tokenize=False
+            )
+            for q in questions
+        ]
         written: list[str] = []
         for start in range(0, len(prompts), batch):
-            inputs = tokenizer(prompts[start : start + batch], return_tensors="pt", padding=True, return_token_type_ids=False)
+            inputs = tokenizer(
+                prompts[start : start + batch], return_tensors="pt", padding=True, return_token_type_ids=False
+            )
             ids = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
-            written += tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            written += tokenizer.batch_decode(
+                ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+            )
         return [text.strip() for text in written]
 
     return answers
@@ -72,7 +89,12 @@ def main() -> None:
     parser.add_argument("--run", default="main")
     arguments = parser.parse_args()
     workbook = load_workbook()
-    rows = [q.turns[0] for suite in load_suites(workbook, split="valid").values() for q in suite if len(q.turns) == 1]
+    rows = [
+        q.turns[0]
+        for suite in load_suites(workbook, split="valid").values()
+        for q in suite
+        if len(q.turns) == 1
+    ]
     questions = rows[:: max(1, len(rows) // arguments.questions)][: arguments.questions]
     found: dict = {"questions": len(questions), "one_by_one": FEW, "run": arguments.run}
     texts: dict[str, list[str]] = {}
@@ -87,11 +109,15 @@ def main() -> None:
                 started = time.perf_counter()
                 texts[name] = answers(asked, batch)
                 found[f"{name}_batch_{batch}"] = (time.perf_counter() - started) / len(asked)
-            found[f"same_answers_batch_{batch}"] = sum(a == b for a, b in zip(texts["transformers"], texts["ours"], strict=True)) / len(asked)
+            found[f"same_answers_batch_{batch}"] = sum(
+                a == b for a, b in zip(texts["transformers"], texts["ours"], strict=True)
+            ) / len(asked)
     alone = found["transformers_batch_1"]
     found["single_stream_ratio"] = alone / found["ours_batch_1"]
     found["batched_over_transformers_one_by_one"] = alone / found[f"ours_batch_{BATCH}"]
-    found["batched_over_transformers_batched"] = found[f"transformers_batch_{BATCH}"] / found[f"ours_batch_{BATCH}"]
+    found["batched_over_transformers_batched"] = (
+        found[f"transformers_batch_{BATCH}"] / found[f"ours_batch_{BATCH}"]
+    )
     write_json(workbook.results / "benchmark_generation.json", found)
     print(found)
 

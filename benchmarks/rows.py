@@ -2,8 +2,8 @@
 
     python benchmarks/rows.py [--rows 1000 10000 100000]
 
-The rows are the training file's, repeated with a number in each question so that all differ; each size has a process of its own.
-Writes report/results/benchmark_rows.json.
+The rows are the training file's, repeated with a number in each question so that all differ; each size has a
+process of its own. Writes report/results/benchmark_rows.json.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ STEPS = 8
 def write_rows(path: Path, count: int) -> None:
     """So many rows that all differ."""
     rows = islice(cycle(read_conversations(load_workbook().dataset / "train.jsonl")), count)
-    write_jsonl(path, [dialogue(f"{i}号：{row.question}", row.answer).model_dump() for i, row in enumerate(rows)])
+    write_jsonl(
+        path, [dialogue(f"{i}号：{row.question}", row.answer).model_dump() for i, row in enumerate(rows)]
+    )
 
 
 def measure(path: Path) -> dict[str, float]:
@@ -40,7 +42,12 @@ def measure(path: Path) -> dict[str, float]:
     prepared = time.perf_counter()
     records = list(islice(train(run.model, run.source, run.profile.train), STEPS))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"prepare_seconds": prepared - started, "step_seconds": records[-1].seconds / STEPS, "steps": len(run.source), "peak_mib": peak}
+    return {
+        "prepare_seconds": prepared - started,
+        "step_seconds": records[-1].seconds / STEPS,
+        "steps": len(run.source),
+        "peak_mib": peak,
+    }
 
 
 def main() -> None:
@@ -57,7 +64,9 @@ def main() -> None:
         for count in arguments.rows:
             path = Path(folder, f"{count}.jsonl")
             write_rows(path, count)
-            result = subprocess.run([sys.executable, __file__, "--only", path], capture_output=True, text=True, check=True)
+            result = subprocess.run(
+                [sys.executable, __file__, "--only", path], capture_output=True, text=True, check=True
+            )
             found[str(count)] = json.loads(result.stdout.splitlines()[-1])
             print(count, found[str(count)], flush=True)
     write_json(load_workbook().results / "benchmark_rows.json", found)

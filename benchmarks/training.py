@@ -1,11 +1,13 @@
-"""LoRA training side by side in one run: MiniMind's stock recipe, TRL with PEFT (packed, bf16), and this workbook.
+"""LoRA training side by side in one run: MiniMind's stock recipe, TRL with PEFT (packed, bf16), and this
+workbook.
 
     python benchmarks/training.py [--seconds 30]
 
-Every contender trains on the same rows in a process of its own; speed is counted in useful (non-padding) tokens. (a) is our
-own network in the stock settings (float32, rows padded to 512, file order, q and o, rank 8), because MiniMind's trainer needs
-its own files; (b) needs `pip install trl datasets peft`. Runs where training would (CUDA, MPS or the CPU). Writes
-report/results/benchmark_training.json, on a GPU benchmark_training_cuda.json or _mps.json, with the time of the whole default training.
+Every contender trains on the same rows in a process of its own; speed is counted in useful (non-padding)
+tokens. (a) is our own network in the stock settings (float32, rows padded to 512, file order, q and o, rank
+8), because MiniMind's trainer needs its own files; (b) needs `pip install trl datasets peft`. Runs where
+training would (CUDA, MPS or the CPU). Writes report/results/benchmark_training.json, on a GPU
+benchmark_training_cuda.json or _mps.json, with the time of the whole default training.
 """
 
 from __future__ import annotations
@@ -50,7 +52,10 @@ def stock() -> Iterator[int]:
     for start in range(0, len(encoded) - STOCK_BATCH + 1, STOCK_BATCH):
         batch = make_batch(encoded[start : start + STOCK_BATCH], 0)
         room = PADDED - batch.tokens.shape[1]
-        tokens, labels = F.pad(batch.tokens, (0, room)).to(DEVICE), F.pad(batch.labels, (0, room), value=-100).to(DEVICE)
+        tokens, labels = (
+            F.pad(batch.tokens, (0, room)).to(DEVICE),
+            F.pad(batch.labels, (0, room), value=-100).to(DEVICE),
+        )
         loss = F.cross_entropy(model(tokens).flatten(0, 1), labels.flatten(), ignore_index=-100)
         loss.backward()
         optimizer.step()
@@ -59,13 +64,20 @@ def stock() -> Iterator[int]:
         yield int((batch.tokens != 0).sum())
 
 
-def ours(lora: LoraConfig, tokens_per_step: int = PROFILES["default"].tokens_per_step, most: int | None = ROWS, epochs: int = 20) -> Iterator[int]:
+def ours(
+    lora: LoraConfig,
+    tokens_per_step: int = PROFILES["default"].tokens_per_step,
+    most: int | None = ROWS,
+    epochs: int = 20,
+) -> Iterator[int]:
     """(c): this workbook's trainer as `minimind train` runs it."""
     model, tokenizer = load_base(load_workbook().base)
     lower_frozen(add_lora(model, lora).to(DEVICE))
     profile = PROFILES["default"]
     source = ConversationBatches(encode_rows(rows(most), tokenizer), epochs, tokens_per_step, 42)
-    whole = [sum(len(source.rows[i].ids) for i in step) for step in source.steps]  # the shared beginning counts for every row, as for the others
+    whole = [
+        sum(len(source.rows[i].ids) for i in step) for step in source.steps
+    ]  # the shared beginning counts for every row, as for the others
     for record in train(model, source, replace(profile.train, validate_every=10**9)):
         yield whole[record.step - 1]
 
@@ -89,10 +101,14 @@ def trl() -> Iterator[int]:
             model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16 if bf16 else torch.float32),
             processing_class=AutoTokenizer.from_pretrained(base),
             train_dataset=Dataset.from_list([{"messages": row.messages} for row in rows()]),
-            peft_config=PeftConfig(r=8, lora_alpha=8, target_modules=["q_proj", "o_proj"], task_type="CAUSAL_LM"),
+            peft_config=PeftConfig(
+                r=8, lora_alpha=8, target_modules=["q_proj", "o_proj"], task_type="CAUSAL_LM"
+            ),
             args=SFTConfig(
-                output_dir=folder, per_device_train_batch_size=PACKS, max_length=PACKED, packing=True, max_steps=SECONDS_STEPS,
-                bf16=bf16, use_cpu=DEVICE.type == "cpu", report_to=[], logging_steps=10**6, save_strategy="no",
+                output_dir=folder, per_device_train_batch_size=PACKS, max_length=PACKED, packing=True,
+                max_steps=SECONDS_STEPS,
+                bf16=bf16, use_cpu=DEVICE.type == "cpu", report_to=[], logging_steps=10**6,
+                save_strategy="no",
                 learning_rate=1e-4, disable_tqdm=True, gradient_checkpointing=False,
             ),
             callbacks=[Clock()],
@@ -100,21 +116,25 @@ def trl() -> Iterator[int]:
         trainer.train()
     for _ in steps:
         yield PACKS * PACKED
-    global TRL_TIMES
-    TRL_TIMES = steps
+    TRL_TIMES.extend(steps)
 
 
 SECONDS_STEPS, TRL_TIMES = 6, []
 CONTENDERS = {
     "stock": stock, "trl_packed": trl, "ours_q_o_rank8": lambda: ours(STOCK_LORA),
-    "ours_q_o_rank8_trl_steps": lambda: ours(STOCK_LORA, PACKS * PACKED), "ours_default": lambda: ours(PROFILES["default"].lora),
+    "ours_q_o_rank8_trl_steps": lambda: ours(STOCK_LORA, PACKS * PACKED),
+    "ours_default": lambda: ours(PROFILES["default"].lora),
 }  # fmt: skip
 if DEVICE.type != "cpu":  # the whole default training, which takes minutes on a CPU
-    CONTENDERS["ours_default_whole"] = lambda: ours(PROFILES["default"].lora, most=None, epochs=PROFILES["default"].epochs)
+    CONTENDERS["ours_default_whole"] = lambda: ours(
+        PROFILES["default"].lora, most=None, epochs=PROFILES["default"].epochs
+    )
 
 
 def matmul_rate() -> float:
-    """Multiply-adds of large matrices this process manages, in GFLOP/s, in the precision that training uses."""
+    """Multiply-adds of large matrices this process manages, in GFLOP/s, in the precision that training
+    uses.
+    """
     dtype = torch.bfloat16 if fast_bfloat16(DEVICE.type) else torch.float32
     a, b = (torch.randn(2048, 2048, dtype=dtype, device=DEVICE) for _ in range(2))
     (a @ b)[0, 0].item()
@@ -140,7 +160,9 @@ def measure(name: str, seconds: float) -> dict:
         tokens = steps * PACKS * PACKED
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found = {"tokens_per_second": tokens / elapsed, "steps": steps, "seconds": elapsed, "peak_mib": peak}
-    return found | ({"device_peak_mib": torch.cuda.max_memory_allocated() / 2**20} if DEVICE.type == "cuda" else {})
+    return found | (
+        {"device_peak_mib": torch.cuda.max_memory_allocated() / 2**20} if DEVICE.type == "cuda" else {}
+    )
 
 
 def main() -> None:
@@ -156,14 +178,25 @@ def main() -> None:
     for name in CONTENDERS:
         command = [sys.executable, __file__, "--only", name, "--seconds", str(arguments.seconds)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
-        found[name] = json.loads(result.stdout.splitlines()[-1]) if result.returncode == 0 else {"failed": result.stderr[-300:]}
+        found[name] = (
+            json.loads(result.stdout.splitlines()[-1])
+            if result.returncode == 0
+            else {"failed": result.stderr[-300:]}
+        )
         print(name, found[name], flush=True)
-    speed = lambda name: found[name].get("tokens_per_second", float("nan"))
+
+    def speed(name: str) -> float:
+        return found[name].get("tokens_per_second", float("nan"))
+
     found["ours_q_o_over_stock"] = speed("ours_q_o_rank8") / speed("stock")
     found["ours_q_o_over_trl_packed"] = speed("ours_q_o_rank8") / speed("trl_packed")
     found["ours_q_o_over_trl_packed_same_steps"] = speed("ours_q_o_rank8_trl_steps") / speed("trl_packed")
-    found["ours_default_share_of_matmul"] = speed("ours_default") * 4 * 25_829_888 / found["matmul_gflops"] / 1e9
-    name = "benchmark_training" + ("" if DEVICE.type == "cpu" else f"_{DEVICE.type}")  # README quotes the CPU's
+    found["ours_default_share_of_matmul"] = (
+        speed("ours_default") * 4 * 25_829_888 / found["matmul_gflops"] / 1e9
+    )
+    name = "benchmark_training" + (
+        "" if DEVICE.type == "cpu" else f"_{DEVICE.type}"
+    )  # README quotes the CPU's
     write_json(load_workbook().results / f"{name}.json", found)
 
 

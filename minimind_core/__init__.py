@@ -1,3 +1,5 @@
-"""MiniMind LoRA workbook: question-answer data, LoRA fine-tuning and evaluation of a 26M-parameter chat model."""
+"""MiniMind LoRA workbook: question-answer data, LoRA fine-tuning and evaluation of a 26M-parameter chat
+model.
+"""
 
 __version__ = "0.14.0"

@@ -45,14 +45,18 @@ class LoraConfig:
 
     rank: int = 16
     alpha: float = 32.0  # the update is scaled by alpha / rank
-    rank_stabilised: bool = False  # scale by alpha / sqrt(rank) instead, so that large ranks keep their step (arXiv:2312.03732)
+    rank_stabilised: bool = (
+        False  # scale by alpha / sqrt(rank) instead, so that large ranks keep their step (arXiv:2312.03732)
+    )
     target_modules: tuple[str, ...] = LINEAR_NAMES
     first_layer: int = 0  # layers below this one get no adapter, and no gradient has to be computed for them
     seed: int = 42  # of the random A matrices
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not self.target_modules or self.first_layer < 0:
-            raise ValueError("rank and alpha must be positive, target_modules not empty and first_layer not negative")
+            raise ValueError(
+                "rank and alpha must be positive, target_modules not empty and first_layer not negative"
+            )
 
     @property
     def scale(self) -> float:
@@ -105,20 +109,29 @@ class Profile:
     train: TrainConfig
     lora: LoraConfig
     patience: int | None = None  # stop after so many validations without a new best one; None: never
-    rows_per_step: int | None = None  # so many conversations in a step, whatever their length, instead of tokens_per_step
+    rows_per_step: int | None = (
+        None  # so many conversations in a step, whatever their length, instead of tokens_per_step
+    )
     shuffle: bool = True  # another order each pass; False: the file's own, as stock MiniMind does
     learn_end: bool = True  # teach the end token; False shows what a truncation that drops it does
 
 
-# half the layers at twice the rank: as many parameters as rank 16 everywhere and half the time a step, but questions put in a new way are
+# half the layers at twice the rank: as many parameters as rank 16 everywhere and half the time a step, but
+# questions put in a new way are
 # recognised less often
 UPPER_HALF = LoraConfig(rank=32, alpha=64, first_layer=4)
 PROFILES = {
-    "smoke": Profile(1, 1024, 96, 6, TrainConfig(learning_rate=3e-3, validate_every=2), LoraConfig(rank=4, alpha=8)),
-    "default": Profile(1, 2048, None, 400, TrainConfig(learning_rate=2e-3, lora_b_ratio=4.0), LoraConfig(rank=32, alpha=64)),
+    "smoke": Profile(
+        1, 1024, 96, 6, TrainConfig(learning_rate=3e-3, validate_every=2), LoraConfig(rank=4, alpha=8)
+    ),
+    "default": Profile(
+        1, 2048, None, 400, TrainConfig(learning_rate=2e-3, lora_b_ratio=4.0), LoraConfig(rank=32, alpha=64)
+    ),
     "full": Profile(6, 1024, None, None, TrainConfig(learning_rate=4e-3), LoraConfig(rank=32, alpha=64)),
 }
-STOCK_LORA = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))  # stock MiniMind: square layers only
+STOCK_LORA = LoraConfig(
+    rank=8, alpha=8, target_modules=("q_proj", "o_proj")
+)  # stock MiniMind: square layers only
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,9 @@ class Workbook:
         return self.root / "dataset" / "wordings.toml"
 
     def questions(self, split: str) -> Path:
-        """Questions that others wrote: `test` is asked once all is settled, `valid` is for choosing settings."""
+        """Questions that others wrote: `test` is asked once all is settled, `valid` is for choosing
+        settings.
+        """
         return self.root / "dataset" / "questions" / f"{split}.jsonl"
 
     @property
@@ -206,15 +221,21 @@ def check_values(path: Path, values: dict[str, Any]) -> None:
         if section in OPTIONAL and isinstance(keys, dict):
             continue
         if section not in SCHEMA or not isinstance(keys, dict):
-            raise WorkbookError(f"{path}:{line_of(section)}: 不认识的小节 [{section}]。可用的是 {'、'.join(SCHEMA)}。")
+            raise WorkbookError(
+                f"{path}:{line_of(section)}: 不认识的小节 [{section}]。可用的是 {'、'.join(SCHEMA)}。"
+            )
         for key in keys.keys() - SCHEMA[section].keys():
-            raise WorkbookError(f"{path}:{line_of(key)}: [{section}] 里不认识 {key}。可用的是 {'、'.join(SCHEMA[section])}。")
+            raise WorkbookError(
+                f"{path}:{line_of(key)}: [{section}] 里不认识 {key}。可用的是 {'、'.join(SCHEMA[section])}。"
+            )
     for section, keys in SCHEMA.items():
         for key, kind in keys.items():
             value = values.get(section, {}).get(key)
             if type(value) is not kind or value in ("", []):
                 name = {str: "非空的文字", int: "整数", list: "非空的列表"}[kind]
-                raise WorkbookError(f"{path}:{line_of(key)}: [{section}] {key} 应是{name}，实际为 {value!r}。请补上。")
+                raise WorkbookError(
+                    f"{path}:{line_of(key)}: [{section}] {key} 应是{name}，实际为 {value!r}。请补上。"
+                )
             if kind is list and not all(isinstance(item, str) and item.strip() for item in value):
                 raise WorkbookError(f"{path}:{line_of(key)}: [{section}] {key} 的每一项都应是非空的文字。")
 
@@ -231,13 +252,17 @@ def load_workbook(root: Path | None = None) -> Workbook:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WorkbookError(f"{path}: 格式错误（{error}）。文字要用英文双引号括起来，文件存为 UTF-8。") from error
+        raise WorkbookError(
+            f"{path}: 格式错误（{error}）。文字要用英文双引号括起来，文件存为 UTF-8。"
+        ) from error
     if "mix" in values:
         values["mix"] = {RENAMED.get(k, k): v for k, v in values["mix"].items() if RENAMED.get(k, k)}
     check_values(path, values)
     project, training = values["project"], values["training"]
     if training["profile"] not in PROFILES:
-        raise WorkbookError(f"{path}: [training] profile 应是 {'、'.join(PROFILES)} 之一，实际为 {training['profile']}。")
+        raise WorkbookError(
+            f"{path}: [training] profile 应是 {'、'.join(PROFILES)} 之一，实际为 {training['profile']}。"
+        )
     artists = tuple(project["artists"])
     try:
         mix = Mix(**values["mix"])

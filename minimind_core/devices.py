@@ -19,14 +19,19 @@ def choose_device(name: str = "auto") -> torch.device:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in present.items() if there))
-    if not present.get(name.split(":")[0], False):
-        raise WorkbookError(f"没有设备 {name}。这台机器上可用的是：{'、'.join(kind for kind, there in present.items() if there)}。")
+    if not present.get(name.partition(":")[0], False):
+        raise WorkbookError(
+            f"没有设备 {name}。这台机器上可用的是："
+            f"{'、'.join(kind for kind, there in present.items() if there)}。"
+        )
     return torch.device(name)
 
 
 @cache
 def fast_bfloat16(kind: str) -> bool:
-    """Whether a device kind multiplies bfloat16 matrices in hardware; where it does not, bfloat16 is far slower than float32."""
+    """Whether a device kind multiplies bfloat16 matrices in hardware; where it does not, bfloat16 is far
+    slower than float32.
+    """
     if kind == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
@@ -39,7 +44,9 @@ def autocast(device: torch.device) -> AbstractContextManager:
 
 
 def lower_frozen(model: nn.Module) -> nn.Module:
-    """Store matrices that are not trained in bfloat16 where that is fast: half the memory, and no conversion at every step."""
+    """Store matrices that are not trained in bfloat16 where that is fast: half the memory, and no conversion
+    at every step.
+    """
     device = next(model.parameters()).device
     if fast_bfloat16(device.type):
         for parameter in model.parameters():
@@ -51,8 +58,9 @@ def lower_frozen(model: nn.Module) -> nn.Module:
 def release_helpers() -> None:
     """Let go of the calling thread's idle OpenMP helpers, before another thread computes.
 
-    GNU's runtime counts them: while there are more threads than cores, all of them sleep between two operations instead of
-    waiting awake, and training in a notebook's second thread took 1.6 times as long (two cores). They come back when needed.
+    GNU's runtime counts them: while there are more threads than cores, all of them sleep between two
+    operations instead of waiting awake, and training in a notebook's second thread took 1.6 times as long
+    (two cores). They come back when needed.
     """
     pause_soft = 1  # omp_pause_soft of OpenMP 5.0
     for library in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
@@ -60,7 +68,8 @@ def release_helpers() -> None:
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed memory for the next step instead of giving it back: a step took 3 % less time (two cores).
+    """Let the C library keep freed memory for the next step instead of giving it back: a step took 3 % less
+    time (two cores).
 
     Linux's only; elsewhere nothing changes.
     """

@@ -20,12 +20,14 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except PermissionError as error:
         raise WorkbookError(f"{path}: 没有写入权限，或文件正被别的程序打开。请关闭它后重试。") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise WorkbookError(f"{path}: 磁盘空间不足，未写入（原文件未改动）。请清理磁盘后重试。") from error
+            raise WorkbookError(
+                f"{path}: 磁盘空间不足，未写入（原文件未改动）。请清理磁盘后重试。"
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)

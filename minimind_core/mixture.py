@@ -17,7 +17,8 @@ RENAMED = {"music": "fact", "refusal": "unknown", "general": "everyday", "wordin
 class Draws:
     """How many training questions are drawn of each kind: the one place that decides how a fact is taught.
 
-    The first group counts questions about one fact by the way of asking, the second what is taught beside the facts.
+    The first group counts questions about one fact by the way of asking, the second what is taught beside the
+    facts.
     """
 
     ask: int = 14  # plain questions
@@ -39,7 +40,8 @@ class Draws:
     everyday: float = 12.0  # and everyday dialogues, as far as there are any
 
     wordings: int = 0  # at most so many own wordings of each attribute; 0: all of them
-    dressed: bool = True  # amid frames, heads and tails, titles with and without marks, slips; False: questions as they are
+    # amid frames, heads and tails, titles with and without marks, slips; False: questions as they are
+    dressed: bool = True
 
     def __post_init__(self) -> None:
         if min(dataclasses.astuple(self)) < 0 or self.ask < 1:
@@ -48,7 +50,9 @@ class Draws:
 
 @dataclass(frozen=True)
 class Mix:
-    """How often each part of the data is repeated in the training file: `15 × raw + 4 × identity` is fact=15, identity=4."""
+    """How often each part of the data is repeated in the training file: `15 × raw + 4 × identity` is fact=15,
+    identity=4.
+    """
 
     fact: int = 1
     identity: int = 1

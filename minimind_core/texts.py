@@ -38,12 +38,17 @@ def in_characters(number: str) -> str:
 
 
 def spellings(value: str) -> list[str]:
-    """The ways in which people type a value, itself first: 2004年, 2004, 04年; 1979年1月18日, 1979.1.18; 甲某和乙某, 乙某跟甲某.
+    """The ways in which people type a value, itself first.
 
-    Others stay as they are.
+    2004年, 2004, 04年; 1979年1月18日, 1979.1.18; 甲某和乙某, 乙某跟甲某; others stay as they are.
     """
     if year := re.fullmatch(r"(\d\d)(\d\d)年", value):
-        return [value, year[1] + year[2], f"{year[2]}年", "".join(DIGITS[int(d)] for d in year[1] + year[2]) + "年"]
+        return [
+            value,
+            year[1] + year[2],
+            f"{year[2]}年",
+            "".join(DIGITS[int(d)] for d in year[1] + year[2]) + "年",
+        ]
     if date := re.fullmatch(r"(\d\d(\d\d))年(\d{1,2})月(\d{1,2})日", value):
         year, short, month, day = date.groups()
         read = f"{''.join(DIGITS[int(d)] for d in year)}年{in_characters(month)}月{in_characters(day)}"

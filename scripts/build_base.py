@@ -2,9 +2,10 @@
 
     python scripts/build_base.py --corpus FOLDER [--plan cpu|cuda|probe|probe-cuda] [--seconds 395]
 
-cpu: a stack that grows from 2 to 8 layers on a mix that turns to chat; run it again after an interruption, and each stage goes
-on from its last checkpoint. cuda: eight layers for as long as the time budget lasts, on one GPU. The probes try both on a
-little text. `--finished FOLDER` trains nothing: it measures what the cuda plan has left there on another machine.
+cpu: a stack that grows from 2 to 8 layers on a mix that turns to chat; run it again after an interruption,
+and each stage goes on from its last checkpoint. cuda: eight layers for as long as the time budget lasts, on
+one GPU. The probes try both on a little text. `--finished FOLDER` trains nothing: it measures what the cuda
+plan has left there on another machine.
 """
 
 from __future__ import annotations
@@ -53,13 +54,23 @@ def plan(name: str) -> list[Stage]:
     last = TrainConfig(3e-3, matrix_learning_rate=0.02, warmup=0.02, decay=0.7, compile=True)
     if name == "probe":
         quick = TrainConfig(3e-3, matrix_learning_rate=0.02)
-        return [Stage(2, 20_000, 8, EARLY, quick), Stage(4, 10_000, 8, MIDDLE, quick), Stage(8, 10_000, 8, LATE, quick)]
-    return [Stage(2, 6_000_000, 16, EARLY, flat), Stage(4, 8_000_000, 24, MIDDLE, flat, steps=700), Stage(8, 5_500_000, 32, LATE, last, steps=350)]
+        return [
+            Stage(2, 20_000, 8, EARLY, quick),
+            Stage(4, 10_000, 8, MIDDLE, quick),
+            Stage(8, 10_000, 8, LATE, quick),
+        ]
+    return [
+        Stage(2, 6_000_000, 16, EARLY, flat),
+        Stage(4, 8_000_000, 24, MIDDLE, flat, steps=700),
+        Stage(8, 5_500_000, 32, LATE, last, steps=350),
+    ]
 
 
 def prepare(corpus: Path, work: Path, stages: list[Stage]) -> None:
     """Write the tokenizer and each stage's packed rows, unless they are there."""
-    if all((work / name).exists() for name in ("held_out.json", *(f"stage{i}.npy" for i in range(len(stages))))):
+    if all(
+        (work / name).exists() for name in ("held_out.json", *(f"stage{i}.npy" for i in range(len(stages))))
+    ):
         return
     documents = list(pretraining.read_corpus(corpus))
     print(f"{len(documents)} documents after filtering", flush=True)
@@ -71,7 +82,9 @@ def prepare(corpus: Path, work: Path, stages: list[Stage]) -> None:
     used = []
     for index, stage in enumerate(stages):
         chosen = pretraining.sample_mix(documents, stage.shares, stage.tokens, seed=100 + index)
-        rows = pretraining.pack(chosen, tokenizer, ROW)[: stage.steps * stage.rows_per_step if stage.steps else None]
+        rows = pretraining.pack(chosen, tokenizer, ROW)[
+            : stage.steps * stage.rows_per_step if stage.steps else None
+        ]
         used += [(d.key, d.group, d.shard, d.licence, len(d.text)) for d in chosen]
         with replacing(work / f"stage{index}.npy") as temporary:
             np.save(temporary, rows)
@@ -95,7 +108,11 @@ def run_stage(index: int, stage: Stage, work: Path, device: torch.device) -> Pat
     source = pretraining.PackedRows(np.load(work / f"stage{index}.npy"), stage.rows_per_step)
     log = (work / f"stage{index}.csv").open("a")
     for record in train(model, source, stage.train, checkpoint=work / f"stage{index}.checkpoint.pt"):
-        print(f"{record.step},{record.tokens},{record.loss:.4f},{record.mean_loss:.4f},{record.seconds:.1f}", file=log, flush=True)
+        print(
+            f"{record.step},{record.tokens},{record.loss:.4f},{record.mean_loss:.4f},{record.seconds:.1f}",
+            file=log,
+            flush=True,
+        )
         if record.step % 10 == 0:
             print(
                 f"stage {index} step {record.step}/{record.total_steps} loss {record.mean_loss:.3f} "
@@ -114,10 +131,13 @@ def course_of_stages(work: Path, stages: list[Stage]) -> list[dict]:
         steps = [line.split(",") for line in (work / f"stage{index}.csv").read_text().splitlines()]
         last, a_step = steps[-1], stage.rows_per_step * ROW
         tokens = int(last[0]) * a_step
-        curve = [(seen + int(step[0]) * a_step, float(step[3])) for step in steps[:: max(1, len(steps) // 60)]]
+        curve = [
+            (seen + int(step[0]) * a_step, float(step[3])) for step in steps[:: max(1, len(steps) // 60)]
+        ]
         seen += tokens
         course.append({
-            "name": f"{stage.layers} 层", "steps": int(last[0]), "tokens": tokens, "mean_loss": float(last[3]),
+            "name": f"{stage.layers} 层", "steps": int(last[0]), "tokens": tokens,
+            "mean_loss": float(last[3]),
             "curve": curve, "seconds": float(last[4]),
         })  # fmt: skip
     return course
@@ -136,17 +156,23 @@ def ngram_texts(documents: list[pretraining.Document]) -> list[str]:
 
 
 def read_all(corpus: Path, work: Path, copies: int) -> list[pretraining.Document]:
-    """The corpus and its copying exercises; notes in the work folder what is trained on and what is held out."""
+    """The corpus and its copying exercises; notes in the work folder what is trained on and what is held
+    out.
+    """
     documents = list(pretraining.read_corpus(corpus))
     documents += pretraining.copy_exercises(documents, copies, seed=1)
     trained = [d for d in documents if not d.held_out]
     work.mkdir(parents=True, exist_ok=True)
     write_json(work / "documents.json", [(d.key, d.group, d.shard, d.licence, len(d.text)) for d in trained])
-    write_json(work / "held_out.json", [(d.group, d.text) for d in documents if d.held_out and d.group != "copy"])
+    write_json(
+        work / "held_out.json", [(d.group, d.text) for d in documents if d.held_out and d.group != "copy"]
+    )
     return trained
 
 
-def train_on_gpu(documents: list[pretraining.Document], work: Path, plan: budget.BudgetPlan, device: torch.device) -> MiniMind:
+def train_on_gpu(
+    documents: list[pretraining.Document], work: Path, plan: budget.BudgetPlan, device: torch.device
+) -> MiniMind:
     """The cuda plan: fill the budget, and leave log.csv and the weights in the work folder."""
     if not (work / "tokenizer.json").exists():
         sample = pretraining.sample_mix(documents, MIDDLE, 6_000_000, seed=1)
@@ -158,9 +184,13 @@ def train_on_gpu(documents: list[pretraining.Document], work: Path, plan: budget
         ids = pretraining.encode_flat([d for d in documents if d.group == name], tokenizer)
         if len(ids) > 2 * plan.width:
             groups[name] = budget.PackedGroup(ids, plan.width, number)
-    talks = [(budget.chat_row(tokenizer, d.turns, max(plan.chat_widths)), d.weight) for d in documents if d.turns]
+    talks = [
+        (budget.chat_row(tokenizer, d.turns, max(plan.chat_widths)), d.weight) for d in documents if d.turns
+    ]
     kept = [(row, weight) for row, weight in talks if row is not None]
-    chats = budget.ChatRows([row for row, _ in kept], [weight for _, weight in kept], plan.chat_widths, seed=2)
+    chats = budget.ChatRows(
+        [row for row, _ in kept], [weight for _, weight in kept], plan.chat_widths, seed=2
+    )
     torch.manual_seed(0)
     model = MiniMind(ModelConfig()).to(device)
     with (work / "log.csv").open("w", encoding="utf-8", newline="") as file:
@@ -170,7 +200,10 @@ def train_on_gpu(documents: list[pretraining.Document], work: Path, plan: budget
             log.writerow(record)
             if record["step"] % 200 == 0:
                 print(record, flush=True)
-    write_json(work / "facts.json", {"device": device_name(device), "passes": {name: g.passes for name, g in groups.items()}})
+    write_json(
+        work / "facts.json",
+        {"device": device_name(device), "passes": {name: g.passes for name, g in groups.items()}},
+    )
     return model
 
 
@@ -182,12 +215,21 @@ def device_name(device: torch.device) -> str:
 def write_hashes(work: Path, folder: Path) -> None:
     """documents.npz: sorted 64-bit hashes of all documents trained on and of all held out, for the tests."""
     trained = {key for key, *_ in json.loads((work / "documents.json").read_text(encoding="utf-8"))}
-    kept = {pretraining.text_key(text) for _, text in json.loads((work / "held_out.json").read_text(encoding="utf-8"))}
+    kept = {
+        pretraining.text_key(text)
+        for _, text in json.loads((work / "held_out.json").read_text(encoding="utf-8"))
+    }
     with replacing(folder / "documents.npz") as temporary:
-        np.savez_compressed(temporary, trained=np.array(sorted(trained), np.uint64), held_out=np.array(sorted(kept), np.uint64))
+        np.savez_compressed(
+            temporary,
+            trained=np.array(sorted(trained), np.uint64),
+            held_out=np.array(sorted(kept), np.uint64),
+        )
 
 
-def build_by_stages(arguments: argparse.Namespace, device: torch.device) -> tuple[MiniMind, list[dict], list[str]]:
+def build_by_stages(
+    arguments: argparse.Namespace, device: torch.device
+) -> tuple[MiniMind, list[dict], list[str]]:
     """The cpu plan and its probe: model, course and training texts for the 5-grams."""
     stages, work = plan(arguments.plan), arguments.work
     prepare(arguments.corpus, work, stages)
@@ -202,7 +244,9 @@ def build_by_stages(arguments: argparse.Namespace, device: torch.device) -> tupl
     return model, course_of_stages(work, stages), texts
 
 
-def build_within_budget(arguments: argparse.Namespace, device: torch.device) -> tuple[MiniMind, list[dict], list[str]]:
+def build_within_budget(
+    arguments: argparse.Namespace, device: torch.device
+) -> tuple[MiniMind, list[dict], list[str]]:
     """The cuda plan, its probe, or what it has left elsewhere."""
     work, probe = arguments.work, arguments.plan == "probe-cuda"
     documents = read_all(arguments.corpus, work, 200 if probe else 40_000)
@@ -221,13 +265,19 @@ def build_within_budget(arguments: argparse.Namespace, device: torch.device) -> 
 
 def main() -> None:
     """Parse arguments, train, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("runs/base"))
     parser.add_argument("--out", type=Path, help="default weights/base; for a probe WORK/PLAN/out")
     parser.add_argument("--plan", choices=("cpu", "cuda", "probe", "probe-cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=395.0, help="time budget of the cuda plan")
-    parser.add_argument("--finished", type=Path, help="folder that the cuda plan has left: weights, tokenizer, log.csv, facts.json")
+    parser.add_argument(
+        "--finished",
+        type=Path,
+        help="folder that the cuda plan has left: weights, tokenizer, log.csv, facts.json",
+    )
     parser.add_argument("--previous", type=Path, help="another base, to be set beside in the card")
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu or auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -246,8 +296,12 @@ def main() -> None:
     write_hashes(arguments.work, arguments.out)
     facts = {"stages": course, **measure(arguments.work, model, tokenizer, texts)}
     notes = folder / "facts.json"
-    trained_on = json.loads(notes.read_text(encoding="utf-8"))["device"] if notes.is_file() else facts["platform"]
-    facts["hardware"] = f"{trained_on}，{facts['precision'] if device.type == 'cpu' and not notes.is_file() else 'bfloat16'}"
+    trained_on = (
+        json.loads(notes.read_text(encoding="utf-8"))["device"] if notes.is_file() else facts["platform"]
+    )
+    facts["hardware"] = (
+        f"{trained_on}，{facts['precision'] if device.type == 'cpu' and not notes.is_file() else 'bfloat16'}"
+    )
     if arguments.previous:
         facts["previous_bits_per_byte"] = compare_with(arguments.previous, arguments.work)
     write_card(arguments.out, facts)

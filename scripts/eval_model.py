@@ -1,4 +1,5 @@
-"""The course's test command: MiniMind's flags, questions from the workbook and its data, never a fixed list of names.
+"""The course's test command: MiniMind's flags, questions from the workbook and its data, never a fixed list
+of names.
 
 python eval_model.py --lora_name lora_music --model_mode 1
 python eval_model.py --lora_name None --model_mode 1        (the base alone)
@@ -30,8 +31,16 @@ def parse() -> argparse.Namespace:
     """MiniMind's flag names."""
     parser = argparse.ArgumentParser(description="测试（参数名与 MiniMind 相同）")
     parser.add_argument("--lora_name", default="None", help="训练时的名字；None 是只用基座")
-    parser.add_argument("--model_mode", type=int, choices=MODES, default=1, help="1：对话基座（full_sft）；2：RLHF 基座")
-    parser.add_argument("--load", type=int, choices=(0, 1), default=1, help="1：workbook.toml 的 base；0：OUT_DIR 里 MiniMind 的 .pth")
+    parser.add_argument(
+        "--model_mode", type=int, choices=MODES, default=1, help="1：对话基座（full_sft）；2：RLHF 基座"
+    )
+    parser.add_argument(
+        "--load",
+        type=int,
+        choices=(0, 1),
+        default=1,
+        help="1：workbook.toml 的 base；0：OUT_DIR 里 MiniMind 的 .pth",
+    )
     parser.add_argument("--out_dir", type=Path, default=Path("../out"))
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--max_new_tokens", type=int, default=64)
@@ -46,7 +55,10 @@ def base_path(workbook: Workbook, arguments: argparse.Namespace) -> Path:
         return workbook.base
     path = arguments.out_dir / f"{MODES[arguments.model_mode]}_512.pth"
     if not path.is_file():
-        raise WorkbookError(f"--model_mode {arguments.model_mode} 要用 {path}，这个文件不存在。自带的基座是 --model_mode 1 --load 1。")
+        raise WorkbookError(
+            f"--model_mode {arguments.model_mode} 要用 {path}，"
+            "这个文件不存在。自带的基座是 --model_mode 1 --load 1。"
+        )
     return path
 
 
@@ -58,7 +70,8 @@ def check_base(workbook: Workbook, name: str, base: Path, mode: int) -> None:
     trained = json.loads(record.read_text(encoding="utf-8"))
     if trained["base_sha256"] != base_sha256(base):
         raise WorkbookError(
-            f"{name} 是在 {trained['base']} 上训练的，--model_mode {mode} 装的却是 {base}。LoRA 只能配训练它的基座，请换 --model_mode 或 --load。"
+            f"{name} 是在 {trained['base']} 上训练的，--model_mode {mode} 装的却是 "
+            f"{base}。LoRA 只能配训练它的基座，请换 --model_mode 或 --load。"
         )
 
 
@@ -89,7 +102,10 @@ def main() -> int:
     check = None if arguments.no_check or arguments.lora_name == "None" else claim_check(workbook)
     assistant = Assistant(model, tokenizer, decoding, check)
     for messages, answer in zip(asked, assistant.answer_all(asked), strict=True):
-        print("\n".join(f"{'问' if m['role'] == 'user' else '答'}：{m['content']}" for m in messages) + f"\n答：{answer.text}\n")
+        print(
+            "\n".join(f"{'问' if m['role'] == 'user' else '答'}：{m['content']}" for m in messages)
+            + f"\n答：{answer.text}\n"
+        )
     messages: list[Message] = []
     while arguments.chat and (question := input("问（空行结束）：").strip()):
         messages.append({"role": "user", "content": question})

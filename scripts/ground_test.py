@@ -2,7 +2,8 @@
 
     python scripts/ground_test.py new=weights/base previous=FOLDER random [--every 10] [--questions 400]
 
-Each is an experiment of the group `ground` (report/results/experiments/ground_NAME.json); prints the table that they make.
+Each is an experiment of the group `ground` (report/results/experiments/ground_NAME.json); prints the table
+that they make.
 """
 
 from __future__ import annotations
@@ -47,7 +48,13 @@ def main() -> None:
             if not path and name != "random":
                 parser.error(f"{item}: write NAME=FOLDER, or random")
             base = Path(path).resolve() if path else random_base(workbook.base, Path(folder) / "random")
-            tried = Experiment(f"ground_{name}", "ground", f"基座：{name}", every=arguments.every, questions=arguments.questions)
+            tried = Experiment(
+                f"ground_{name}",
+                "ground",
+                f"基座：{name}",
+                every=arguments.every,
+                questions=arguments.questions,
+            )
             perform(replace(workbook, base=base), tried)
     print(experiment_table(workbook, "ground").T)
 

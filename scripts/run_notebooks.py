@@ -1,6 +1,7 @@
 """Run notebooks 01-08 in order through papermill, in place or in a scratch folder.
 
-    python scripts/run_notebooks.py [--profile smoke|default|full] [--scratch FOLDER] [--only 04 05] [-p NAME=VALUE]
+    python scripts/run_notebooks.py [--profile smoke|default|full] [--scratch FOLDER] [--only 04 05] [-p
+    NAME=VALUE]
 
 Refuses parameters that no notebook knows, fails on errors hidden in widgets and strips volatile metadata.
 """
@@ -26,15 +27,24 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def make_scratch(folder: Path) -> Path:
-    """A project folder of its own, so that a trial never touches the real results; base and facts stay where they are."""
+    """A project folder of its own, so that a trial never touches the real results; base and facts stay where
+    they are.
+    """
     workbook = load_workbook(PROJECT)
     folder = folder.resolve()
     (folder / "report").mkdir(parents=True, exist_ok=True)
     (folder / "dataset").mkdir(exist_ok=True)
     shutil.copytree(PROJECT / "report" / "sections", folder / "report" / "sections", dirs_exist_ok=True)
     if (PROJECT / "dataset" / "questions").is_dir():
-        shutil.copytree(PROJECT / "dataset" / "questions", folder / "dataset" / "questions", dirs_exist_ok=True)
-    names = ("report/report.typ", "report/original_runs.json", "dataset/kdconv_sample.json", "dataset/wordings.toml")
+        shutil.copytree(
+            PROJECT / "dataset" / "questions", folder / "dataset" / "questions", dirs_exist_ok=True
+        )
+    names = (
+        "report/report.typ",
+        "report/original_runs.json",
+        "dataset/kdconv_sample.json",
+        "dataset/wordings.toml",
+    )
     for name in filter(lambda name: (PROJECT / name).is_file(), names):
         shutil.copy(PROJECT / name, folder / name)
     text = (PROJECT / "workbook.toml").read_text(encoding="utf-8")
@@ -67,7 +77,10 @@ def run_all(arguments: argparse.Namespace) -> None:
     parameters = parse(arguments.parameter)
     unknown = parameters.keys() - set().union(*known.values())
     if unknown or not paths:
-        raise WorkbookError(f"没有笔记本认识参数 {'、'.join(unknown) or arguments.only}。可用：{'、'.join(sorted(set().union(*known.values())))}。")
+        raise WorkbookError(
+            f"没有笔记本认识参数 {'、'.join(unknown) or arguments.only}。"
+            f"可用：{'、'.join(sorted(set().union(*known.values())))}。"
+        )
     parameters.setdefault("PROFILE", arguments.profile or load_workbook(PROJECT).profile)
     root = make_scratch(arguments.scratch) if arguments.scratch else PROJECT
     for path in paths:
@@ -80,7 +93,9 @@ def run_all(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--profile", choices=PROFILES)
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--only", nargs="*", metavar="NN")

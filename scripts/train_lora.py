@@ -33,9 +33,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data_path", type=Path, required=True, help="JSONL 训练文件")
     parser.add_argument("--epochs", type=int, help="遍数（默认取 workbook.toml 的 profile）")
     parser.add_argument("--learning_rate", type=float, help="峰值学习率")
-    parser.add_argument("--batch_size", type=int, help=f"每步大约几条对话（按每条 {TOKENS_A_ROW} 个词元折算）")
+    parser.add_argument(
+        "--batch_size", type=int, help=f"每步大约几条对话（按每条 {TOKENS_A_ROW} 个词元折算）"
+    )
     parser.add_argument("--save_interval", type=int, default=0, help="每隔几步存一次 .pth；结束时总会存")
-    parser.add_argument("--preset", choices=("default", "stock"), default="default", help="stock：MiniMind 原版的 q、o 两层，秩 8")
+    parser.add_argument(
+        "--preset",
+        choices=("default", "stock"),
+        default="default",
+        help="stock：MiniMind 原版的 q、o 两层，秩 8",
+    )
     parser.add_argument("--use_wandb", action="store_true", help="记录到 wandb")
     parser.add_argument("--wandb_project", default="chatbot_project")
     parser.add_argument("--out_dir", type=Path, default=Path("../out"))
@@ -45,11 +52,15 @@ def parse() -> argparse.Namespace:
 
 def chosen_profile(profile: Profile, arguments: argparse.Namespace) -> Profile:
     """The workbook's profile with what the command line changes."""
-    train = replace(profile.train, **({"learning_rate": arguments.learning_rate} if arguments.learning_rate else {}))
+    train = replace(
+        profile.train, **({"learning_rate": arguments.learning_rate} if arguments.learning_rate else {})
+    )
     changes = {"epochs": arguments.epochs} if arguments.epochs else {}
     if arguments.batch_size:
         changes["tokens_per_step"] = arguments.batch_size * TOKENS_A_ROW
-    return replace(profile, train=train, lora=STOCK_LORA if arguments.preset == "stock" else profile.lora, **changes)
+    return replace(
+        profile, train=train, lora=STOCK_LORA if arguments.preset == "stock" else profile.lora, **changes
+    )
 
 
 def main() -> int:
@@ -61,17 +72,32 @@ def main() -> int:
         if is_first() and not dataset_file(workbook, "qa_valid").is_file():
             write_dataset(workbook)
         wait_for_all()
-        run = prepare_run(workbook, arguments.lora_name, profile, resume=arguments.resume, data=arguments.data_path, device=device)
+        run = prepare_run(
+            workbook,
+            arguments.lora_name,
+            profile,
+            resume=arguments.resume,
+            data=arguments.data_path,
+            device=device,
+        )
         target = arguments.out_dir / "lora" / f"{arguments.lora_name}_{run.model.config.hidden_size}.pth"
         if is_first() and not arguments.resume:
             target.unlink(missing_ok=True)  # an interrupted training must not leave an older adapter behind
         tracker = "wandb" if arguments.use_wandb and is_first() else None
         with tracking(tracker, run.folder, arguments.wandb_project, run.settings) as log:
-            show_training(run, log, every=arguments.save_interval, save=lambda state: write_lora_pth(target, state, profile.lora))
+            show_training(
+                run,
+                log,
+                every=arguments.save_interval,
+                save=lambda state: write_lora_pth(target, state, profile.lora),
+            )
         if is_first():
             adapter = run.folder / "adapter.safetensors"
             write_lora_pth(target, load_tensors(adapter), adapter_config(adapter))
-            print(f"已写入 {target}；测试：python eval_model.py --lora_name {arguments.lora_name} --model_mode 1")
+            print(
+                f"已写入 {target}；测试：python eval_model.py "
+                f"--lora_name {arguments.lora_name} --model_mode 1"
+            )
     return 0
 
 

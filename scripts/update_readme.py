@@ -26,19 +26,27 @@ ROWS = {
     "topics": ("别的话题：说不知道", "other topics declined"),
     "everyday": ("日常话：照常回答", "everyday talk answered"),
     "identity": ("身份，含挑衅和英文", "identity, provoking and English included"),
-    "over_refusal": ("过度拒答：学过的也说不知道（越低越好）", "over-refusal on known facts (lower is better)"),
+    "over_refusal": (
+        "过度拒答：学过的也说不知道（越低越好）",
+        "over-refusal on known facts (lower is better)",
+    ),
     "ended": ("自然结束", "answer ended by itself"),
     "repetition": ("复读（越低越好）", "repetition (lower is better)"),
 }
 COLUMNS = (
-    (("base", "scores"), ("基座", "base")), (("lookup", "scores"), ("查表", "look-up")), (("rules", "scores"), ("规则", "rules")),
-    (("main", "scores"), ("**模型的原话**", "**the model's own words**")), (("main", "checked_scores"), ("原话 + 核对", "with the check")),
+    (("base", "scores"), ("基座", "base")), (("lookup", "scores"), ("查表", "look-up")),
+    (("rules", "scores"), ("规则", "rules")),
+    (("main", "scores"), ("**模型的原话**", "**the model's own words**")),
+    (("main", "checked_scores"), ("原话 + 核对", "with the check")),
 )  # fmt: skip
 NOTES = (
-    "种子 {seed}，{trainable_parameters:,} 个可训练参数，训练 {minutes:.1f} 分钟（{cpu_count} 核 CPU）；括号里是题数和 95% 区间："
+    "种子 {seed}，{trainable_parameters:,} 个可训练参数，训练 {minutes:.1f} "
+    "分钟（{cpu_count} 核 CPU）；括号里是题数和 95% 区间："
     "每题一种说法的用 Wilson 区间，程序抽取的两行按问法成组重抽。",
-    "Seed {seed}, {trainable_parameters:,} trainable parameters, {minutes:.1f} minutes of training on {cpu_count} CPU cores; counts and "
-    "95 % intervals in brackets: Wilson where each question has a form of its own, a bootstrap over templates in the two drawn rows.",
+    "Seed {seed}, {trainable_parameters:,} trainable parameters, {minutes:.1f} "
+    "minutes of training on {cpu_count} CPU cores; counts and "
+    "95 % intervals in brackets: Wilson where each question has a form of its "
+    "own, a bootstrap over templates in the two drawn rows.",
 )
 
 NOT_YET = (
@@ -48,7 +56,8 @@ NOT_YET = (
 
 # The ablation's steps, in the order of their names; in Chinese each says what it is about.
 STEPS = {
-    "a0_stock": "stock: unshuffled, q and o of rank 8, 1e-4, one wording, nothing unknown or everyday, end token lost, sampled",
+    "a0_stock": "stock: unshuffled, q and o of rank 8, 1e-4, one wording, nothing unknown or everyday, "
+    "end token lost, sampled",
     "a1_order": "shuffled, the end token is learned",
     "a2_rate": "learning rate 2e-3, LoRA+, warm-up and decay",
     "a3_layers": "seven linear layers, rank 32",
@@ -63,7 +72,10 @@ CONTENDERS = {
     "stock": ("原版设置（float32、补到 512）", "stock settings (float32, padded to 512)"),
     "trl_packed": ("TRL + PEFT，装箱，q、o 秩 8", "TRL + PEFT, packed, q and o of rank 8"),
     "ours_q_o_rank8": ("本项目，q、o 秩 8", "this workbook, q and o of rank 8"),
-    "ours_q_o_rank8_trl_steps": ("本项目，q、o 秩 8，每步与 TRL 一样大", "this workbook, q and o of rank 8, steps as large as TRL's"),
+    "ours_q_o_rank8_trl_steps": (
+        "本项目，q、o 秩 8，每步与 TRL 一样大",
+        "this workbook, q and o of rank 8, steps as large as TRL's",
+    ),
     "ours_default": ("本项目，默认", "this workbook, default"),
 }
 ANSWERED = ("回答一题的毫秒数", "milliseconds an answer")
@@ -82,14 +94,23 @@ def cell(score: dict) -> str:
 def table(root: Path, language: int) -> str:
     """The Markdown table; language 0 is Chinese, 1 English."""
     results = load_results(load_workbook(root))
-    columns = [(results[run][kind], labels[language]) for (run, kind), labels in COLUMNS if kind in results.get(run, {})]
+    columns = [
+        (results[run][kind], labels[language])
+        for (run, kind), labels in COLUMNS
+        if kind in results.get(run, {})
+    ]
     lines = [f"| {('测试', 'test')[language]} | " + " | ".join(label for _, label in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     for key, labels in ROWS.items():
         if any(scores[key]["n"] for scores, _ in columns):
-            lines.append(f"| {labels[language]} | " + " | ".join(cell(scores[key]) for scores, _ in columns) + " |")
+            lines.append(
+                f"| {labels[language]} | " + " | ".join(cell(scores[key]) for scores, _ in columns) + " |"
+            )
     run = results["main"]["run"]
-    values = {"minutes": run["train_seconds"] / 60, **{key: run[key] for key in ("seed", "trainable_parameters", "cpu_count")}}
+    values = {
+        "minutes": run["train_seconds"] / 60,
+        **{key: run[key] for key in ("seed", "trainable_parameters", "cpu_count")},
+    }
     return "\n".join([*lines, "", NOTES[language].format(**values)])
 
 
@@ -98,13 +119,19 @@ def ablation(root: Path, language: int) -> str:
     results = in_group(load_workbook(root), "ablation")
     if not results:
         return NOT_YET[language].format("ablation")
-    heads = [("改了什么", "change")[language], *(ROWS[key][language] for key in SHOWN), ("训练分钟", "minutes of training")[language]]
+    heads = [
+        ("改了什么", "change")[language],
+        *(ROWS[key][language] for key in SHOWN),
+        ("训练分钟", "minutes of training")[language],
+    ]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, english in STEPS.items():
         if name in results:
             result = results[name]
             scores = [result["scores"][key] for key in SHOWN]
-            cells = [f"{score['right']}/{score['n']}" if score["n"] else "" for score in scores] + [f"{result['run']['train_seconds'] / 60:.1f}"]
+            cells = [f"{score['right']}/{score['n']}" if score["n"] else "" for score in scores] + [
+                f"{result['run']['train_seconds'] / 60:.1f}"
+            ]
             lines.append(f"| {' | '.join([(result['about'], english)[language], *cells])} |")
     return "\n".join(lines)
 
@@ -117,7 +144,10 @@ def seeds(root: Path, language: int) -> str:
     for result in in_group(workbook, "seeds").values():  # an experiment's scores are those after its check
         pairs[result["run"]["seed"]] = (result["own_scores"], result["scores"])
     columns = [(f"种子 {seed}", f"seed {seed}")[language] for seed in pairs] + [("平均", "mean")[language]]
-    lines = [f"| {('测试', 'test')[language]} | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    lines = [
+        f"| {('测试', 'test')[language]} | n | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
     for key, labels in ROWS.items():
         shares = [tuple(scores[key]["share"] for scores in pair) for pair in pairs.values()]
         shares.append(tuple(sum(column) / len(shares) for column in zip(*shares, strict=True)))
@@ -127,15 +157,28 @@ def seeds(root: Path, language: int) -> str:
 
 
 def speed(root: Path, language: int) -> str:
-    """The rivals of both benchmarks, each of which ran them on one machine, one after the other; whoever could not run is left out."""
+    """The rivals of both benchmarks, each of which ran them on one machine, one after the other; whoever
+    could not run is left out.
+    """
     folder = load_workbook(root).results
-    training, answering = (json.loads((folder / f"benchmark_{name}.json").read_text(encoding="utf-8")) for name in ("training", "generation"))
+    training, answering = (
+        json.loads((folder / f"benchmark_{name}.json").read_text(encoding="utf-8"))
+        for name in ("training", "generation")
+    )
     heads = [TRAINED, ("词元/秒", "tokens/s"), ("峰值内存 MiB", "peak MiB")]
     lines = [f"| {' | '.join(head[language] for head in heads)} |", "|---|---|---|"]
     for name in filter(lambda name: "peak_mib" in training.get(name, {}), CONTENDERS):
         labels = CONTENDERS[name]
-        lines.append(f"| {labels[language]} | {training[name]['tokens_per_second']:,.0f} | {training[name]['peak_mib']:,.0f} |")
-    lines += ["", f"| {ANSWERED[language]} | {('一次一题', 'one by one')[language]} | {('一次 64 题', '64 at a time')[language]} |", "|---|---|---|"]
+        lines.append(
+            f"| {labels[language]} | {training[name]['tokens_per_second']:,.0f} "
+            f"| {training[name]['peak_mib']:,.0f} |"
+        )
+    lines += [
+        "",
+        f"| {ANSWERED[language]} | {('一次一题', 'one by one')[language]} "
+        f"| {('一次 64 题', '64 at a time')[language]} |",
+        "|---|---|---|",
+    ]
     for name in filter(lambda name: f"{name}_batch_1" in answering, ANSWERERS):
         labels = ANSWERERS[name]
         cells = [f"{1000 * answering[f'{name}_batch_{size}']:.1f}" for size in (1, 64)]
@@ -145,7 +188,12 @@ def speed(root: Path, language: int) -> str:
 
 def fill(text: str, name: str, content: str) -> str:
     """Put a table between its two markers."""
-    filled, count = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: f"{m[1]}{content}\n{m[2]}", text, flags=re.DOTALL)
+    filled, count = re.subn(
+        rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+        lambda m: f"{m[1]}{content}\n{m[2]}",
+        text,
+        flags=re.DOTALL,
+    )
     if count != 1:
         raise WorkbookError(f"README 里应恰好有一对 <!-- {name} --> 标记。请恢复它们。")
     return filled

@@ -1,4 +1,6 @@
-"""The course's web page: `streamlit run web_demo.py`. Pick a run, ask, read the answer; nothing leaves this computer."""
+"""The course's web page: `streamlit run web_demo.py`. Pick a run, ask, read the answer; nothing leaves this
+computer.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ from minimind_core.modeling.tokenizer import load_tokenizer
 from minimind_core.reporting.browser import BROWSER_HELP, browser_path
 
 PROJECT = Path(__file__).resolve().parents[1]
-TINY = ModelConfig(hidden_size=32, n_layers=2, n_heads=4, n_kv_heads=2, intermediate_size=48, max_positions=256)
+TINY = ModelConfig(
+    hidden_size=32, n_layers=2, n_heads=4, n_kv_heads=2, intermediate_size=48, max_positions=256
+)
 FACTS = """subject,attribute,value,source_url,retrieved
 周杰伦,出生日期,1979年1月18日,https://example.org/a,2026-01-01
 陶喆,出生日期,1969年7月11日,https://example.org/b,2026-01-01
@@ -29,7 +31,10 @@ FACTS = """subject,attribute,value,source_url,retrieved
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say plainly that the browser tests did not run, and what they need."""
-    if any("browser" in report.keywords for report in terminalreporter.stats.get("skipped", [])) and browser_path() is None:
+    if (
+        any("browser" in report.keywords for report in terminalreporter.stats.get("skipped", []))
+        and browser_path() is None
+    ):
         terminalreporter.write_line(f"浏览器测试没有运行。{BROWSER_HELP}")
 
 
@@ -47,7 +52,11 @@ def no_outside_network(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.socket.connect
 
     def guarded(self: socket.socket, address: object) -> None:
-        if self.family != getattr(socket, "AF_UNIX", None) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        if self.family != getattr(socket, "AF_UNIX", None) and address[0] not in (
+            "127.0.0.1",
+            "::1",
+            "localhost",
+        ):
             raise AssertionError(f"a test tried to reach {address}")
         connect(self, address)
 
@@ -95,7 +104,11 @@ def project(tmp_path: Path, tokenizer) -> Path:
     (tmp_path / "report").mkdir()
     shutil.copy(PROJECT / "report" / "report.typ", tmp_path / "report")
     shutil.copytree(PROJECT / "report" / "sections", tmp_path / "report" / "sections")
-    text = (PROJECT / "workbook.toml").read_text(encoding="utf-8").replace('profile = "default"', 'profile = "smoke"')
+    text = (
+        (PROJECT / "workbook.toml")
+        .read_text(encoding="utf-8")
+        .replace('profile = "default"', 'profile = "smoke"')
+    )
     (tmp_path / "workbook.toml").write_text(text, encoding="utf-8")
     return tmp_path
 

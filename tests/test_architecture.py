@@ -48,7 +48,11 @@ def test_imports_never_run_back(path):
         return
     for name in imports(path):
         parts = name.split(".")
-        if parts[0] == "minimind_core" and len(parts) > 1 and (PACKAGE / parts[1]).exists() | (PACKAGE / f"{parts[1]}.py").exists():
+        if (
+            parts[0] == "minimind_core"
+            and len(parts) > 1
+            and (PACKAGE / parts[1]).exists() | (PACKAGE / f"{parts[1]}.py").exists()
+        ):
             assert layer(parts[1]) <= layer(own), f"{own} imports {name}"
     heavy = {name.split(".")[0] for name in imports(path)}
     if own in ("collection", "conversations"):
@@ -59,7 +63,9 @@ def test_imports_never_run_back(path):
         assert own == "ui"
 
 
-@pytest.mark.parametrize("path", [*MODULES, *sorted((PROJECT / "scripts").glob("*.py")), PROJECT / "go.py"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [*MODULES, *sorted((PROJECT / "scripts").glob("*.py")), PROJECT / "go.py"], ids=lambda p: p.name
+)
 def test_modules_and_functions_stay_readable(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 300
@@ -73,12 +79,18 @@ def test_modules_and_functions_stay_readable(path):
 
 def pins() -> dict[str, str]:
     lines = (PROJECT / "constraints.txt").read_text().splitlines()
-    return dict(re.fullmatch(r"([\w.\-]+)==(\S+)", line).groups() for line in lines if line and not line.startswith("#"))
+    return dict(
+        re.fullmatch(r"([\w.\-]+)==(\S+)", line).groups()
+        for line in lines
+        if line and not line.startswith("#")
+    )
 
 
 def test_environment_yml_has_the_same_pins_as_constraints():
     locked = {name.lower().replace("_", "-"): version for name, version in pins().items()}
-    named = re.findall(r"^\s+- ([\w\-]+)==(\S+)$", (PROJECT / "environment.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    named = re.findall(
+        r"^\s+- ([\w\-]+)==(\S+)$", (PROJECT / "environment.yml").read_text(encoding="utf-8"), re.MULTILINE
+    )
     wanted = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     direct = [*wanted["dependencies"], *wanted["optional-dependencies"]["test"]]
     assert {name for name, _ in named} == {re.match(r"[\w\-]+", item)[0] for item in direct}

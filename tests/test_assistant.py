@@ -58,7 +58,9 @@ CANTEENS = [("二食堂", "负责人", "李秀兰"), ("二食堂", "开门时间
     (CANTEENS, ask("三食堂谁管"), "二食堂的负责人是李秀兰。", False),
     (CANTEENS, ask("一食堂几点开门"), "一食堂的开门时间是7:00。", False),
 ])  # fmt: skip
-def test_a_claim_stands_if_the_table_could_hold_it_and_the_dialogue_asks(workbook, rows, dialogue, answer, stands):
+def test_a_claim_stands_if_the_table_could_hold_it_and_the_dialogue_asks(
+    workbook, rows, dialogue, answer, stands
+):
     check = check_of(workbook, rows)
     assert check.stands(dialogue, answer) is stands
     given = check.apply(dialogue, Answer(answer, 3, True))
@@ -100,7 +102,10 @@ def test_every_surface_gives_the_same_answers_to_a_dialogue(trained, capsys, mon
     alone = assistant.answer(ask(TURNS[1])).text
     said = {}
 
-    for name, panel in (("panel", ChatPanel(trained, ["main"], [])), ("class show", ClassShow(trained, ["main"], []))):
+    for name, panel in (
+        ("panel", ChatPanel(trained, ["main"], [])),
+        ("class show", ClassShow(trained, ["main"], [])),
+    ):
         monkeypatch.setattr(panel, "assistant", lambda run, panel=panel: assistant)
         for question in TURNS:
             panel.ask(question)
@@ -111,13 +116,30 @@ def test_every_surface_gives_the_same_answers_to_a_dialogue(trained, capsys, mon
     assert main(["--root", str(trained.root), "chat"]) == 0
     out = capsys.readouterr().out
     said["chat"] = [
-        line.split("改说）")[-1].removeprefix("答：") for line in out.replace("问：", "\n").split("\n") if line.startswith(("答：", "　"))
+        line.split("改说）")[-1].removeprefix("答：")
+        for line in out.replace("问：", "\n").split("\n")
+        if line.startswith(("答：", "　"))
     ]
     said["chat"] = [text for text in said["chat"] if text in expected][: len(expected)]
 
     lines = [{"conversations": ask(TURNS[0])}, {"conversations": ask(TURNS[0], expected[0], TURNS[1])}]
-    (trained.root / "q.jsonl").write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
-    assert main(["--root", str(trained.root), "ask", "--questions", str(trained.root / "q.jsonl"), "--out", str(trained.root / "a.jsonl")]) == 0
+    (trained.root / "q.jsonl").write_text(
+        "\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8"
+    )
+    assert (
+        main(
+            [
+                "--root",
+                str(trained.root),
+                "ask",
+                "--questions",
+                str(trained.root / "q.jsonl"),
+                "--out",
+                str(trained.root / "a.jsonl"),
+            ]
+        )
+        == 0
+    )
     rows = (trained.root / "a.jsonl").read_text(encoding="utf-8").splitlines()
     said["ask"] = [json.loads(row)["answer"] for row in rows]
 
@@ -135,11 +157,26 @@ def test_every_surface_gives_the_same_answers_to_a_dialogue(trained, capsys, mon
 @pytest.mark.slow
 def test_the_course_command_answers_like_the_assistant(trained):
     shutil.copytree(PROJECT / "scripts", trained.root / "scripts")
-    command = [sys.executable, "train_lora.py", "--data_path", "../dataset/train.jsonl", "--lora_name", "lora_x"]
+    command = [
+        sys.executable,
+        "train_lora.py",
+        "--data_path",
+        "../dataset/train.jsonl",
+        "--lora_name",
+        "lora_x",
+    ]
     subprocess.run(command, cwd=trained.root / "scripts", check=True, capture_output=True)
     command = [sys.executable, "eval_model.py", "--lora_name", "lora_x", "--chat"]
     result = subprocess.run(
-        command, cwd=trained.root / "scripts", input="\n".join(TURNS) + "\n\n", capture_output=True, text=True, check=True, encoding="utf-8"
+        command,
+        cwd=trained.root / "scripts",
+        input="\n".join(TURNS) + "\n\n",
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
-    expected = [a.text for a in Assistant.load(trained, "lora_x", Decoding(max_new_tokens=64)).converse([TURNS])[0]]
+    expected = [
+        a.text for a in Assistant.load(trained, "lora_x", Decoding(max_new_tokens=64)).converse([TURNS])[0]
+    ]
     assert all(f"答：{text}" in result.stdout for text in expected)

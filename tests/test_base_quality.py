@@ -52,9 +52,15 @@ def test_mcnemar_by_hand():
 
 
 def test_lookup_finds_the_nearest_question():
-    rows = [dialogue("《晴天》是谁唱的？", "周杰伦"), dialogue("《江南》是谁唱的？", "林俊杰"), dialogue("你是谁？", "小音")]
+    rows = [
+        dialogue("《晴天》是谁唱的？", "周杰伦"),
+        dialogue("《江南》是谁唱的？", "林俊杰"),
+        dialogue("你是谁？", "小音"),
+    ]
     lookup = Lookup(rows)
-    assert [lookup.answer(Question("facts", (q,))).text for q in ("请问《江南》谁唱", "你到底是谁", "晴天")] == ["林俊杰", "小音", "周杰伦"]
+    assert [
+        lookup.answer(Question("facts", (q,))).text for q in ("请问《江南》谁唱", "你到底是谁", "晴天")
+    ] == ["林俊杰", "小音", "周杰伦"]
     assert lookup.answer(Question("facts", ("xyz",))).text in lookup.answers
 
 
@@ -84,7 +90,9 @@ def test_no_document_was_both_trained_on_and_held_out():
         trained, held_out = hashes["trained"], hashes["held_out"]
     assert len(trained) > 10_000 and len(held_out) > 100
     assert (held_out % np.uint64(100) == 0).all() and not np.isin(trained, held_out).any()
-    own = trained[trained % np.uint64(100) == 0]  # copy exercises are made, not read: their hashes may be anything
+    own = trained[
+        trained % np.uint64(100) == 0
+    ]  # copy exercises are made, not read: their hashes may be anything
     assert len(own) < 0.02 * len(trained)
 
 
@@ -115,4 +123,8 @@ def test_the_card_quotes_what_was_measured():
     for kind in ("held_out_bits_per_byte", "xz_bits_per_byte", "five_gram_bits_per_byte"):
         assert all(f"{value:.3f}" in card and math.isfinite(value) for value in facts[kind].values())
     assert all(a["question"] in card for a in facts["everyday"]["answers"][:30])
-    assert facts["held_out_bits_per_byte"]["all"] < facts["five_gram_bits_per_byte"]["all"] < facts["xz_bits_per_byte"]["all"]
+    assert (
+        facts["held_out_bits_per_byte"]["all"]
+        < facts["five_gram_bits_per_byte"]["all"]
+        < facts["xz_bits_per_byte"]["all"]
+    )

@@ -1,4 +1,6 @@
-"""The product in a real browser: every notebook in JupyterLab, the class show as a page (Voilà), and the Streamlit page."""
+"""The product in a real browser: every notebook in JupyterLab, the class show as a page (Voilà), and the
+Streamlit page.
+"""
 
 import re
 import shutil
@@ -45,11 +47,15 @@ def scratch(tmp_path_factory):
     """A project folder of its own in the smoke profile, with the real base and the notebooks to be opened."""
     folder = load_script("run_notebooks").make_scratch(tmp_path_factory.mktemp("lab") / "project")
     text = (folder / "workbook.toml").read_text(encoding="utf-8")
-    (folder / "workbook.toml").write_text(re.sub(r'(?m)^profile = "\w+"', 'profile = "smoke"', text), encoding="utf-8")
+    (folder / "workbook.toml").write_text(
+        re.sub(r'(?m)^profile = "\w+"', 'profile = "smoke"', text), encoding="utf-8"
+    )
     (folder / "notebooks").mkdir()
     for name in NOTEBOOKS:
         source = (PROJECT / "notebooks" / name).read_text(encoding="utf-8")
-        (folder / "notebooks" / name).write_text(source.replace('PROFILE = \\"default\\"', 'PROFILE = \\"smoke\\"'), encoding="utf-8")
+        (folder / "notebooks" / name).write_text(
+            source.replace('PROFILE = \\"default\\"', 'PROFILE = \\"smoke\\"'), encoding="utf-8"
+        )
     return folder
 
 
@@ -59,7 +65,9 @@ def lab(scratch, tmp_path_factory):
     own = tmp_path_factory.mktemp("jupyter")
     settings = own / "settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    (settings / "notification.jupyterlab-settings").write_text(
+        '{"fetchNews": "false", "checkForUpdates": false}'
+    )
     folders = {"CONFIG_DIR": "config", "RUNTIME_DIR": "runtime", "DATA_DIR": "data"}
     environment = {f"JUPYTER_{name}": str(own / folder) for name, folder in folders.items()}
     environment |= {
@@ -85,7 +93,9 @@ def chromium():
 @pytest.fixture
 def page(chromium, request):
     """A page that writes down outside requests and console errors; a picture is kept when the test fails."""
-    context = chromium.new_context(viewport=getattr(request, "param", {"width": 1280, "height": 900}), locale="zh-CN")
+    context = chromium.new_context(
+        viewport=getattr(request, "param", {"width": 1280, "height": 900}), locale="zh-CN"
+    )
     page = context.new_page()
     page.outside, page.complaints = [], []
     local = ("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")
@@ -151,14 +161,28 @@ def test_training_stops_and_goes_on_at_a_click(scratch, lab, page):
     assert (scratch / "runs" / "stopped" / "checkpoint.pt").exists()
     before = int(re.search(r"第 (\d+)/", page.get_by_text("已停止，进度已保存").inner_text())[1])
     page.get_by_role("button", name="继续").click()
-    page.get_by_text(re.compile(rf"第 ({before + 1}|{before + 2}|{before + 3})/\d+ 步")).wait_for(timeout=120_000)
+    page.get_by_text(re.compile(rf"第 ({before + 1}|{before + 2}|{before + 3})/\d+ 步")).wait_for(
+        timeout=120_000
+    )
     page.get_by_role("button", name="停止").click()
     page.get_by_text("已停止，进度已保存").wait_for(timeout=60_000)
 
 
 @pytest.mark.parametrize("page", [{"width": 390, "height": 844}], indirect=True)
 def test_the_class_show_is_a_page_that_fits_a_phone(scratch, page, tmp_path):
-    command = [sys.executable, "-m", "minimind_core.cli", "--root", str(scratch), "show", "--run", "base", "--no-browser", "--port", "{port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "minimind_core.cli",
+        "--root",
+        str(scratch),
+        "show",
+        "--run",
+        "base",
+        "--no-browser",
+        "--port",
+        "{port}",
+    ]
     with local_server(command, scratch, tmp_path / "voila.log") as address:
         page.goto(address)
         page.get_by_role("button", name="发送").wait_for(timeout=120_000)
@@ -197,5 +221,7 @@ def test_the_browser_shows_chinese(chromium, page):
 
 def test_help_is_plain_without_a_browser(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert browser_path() is None and "apt install chromium" in BROWSER_HELP and shutil.which("chromium") is None
+    assert (
+        browser_path() is None and "apt install chromium" in BROWSER_HELP and shutil.which("chromium") is None
+    )
     assert load_workbook(PROJECT).root == PROJECT and font_environment()["FONTCONFIG_FILE"]

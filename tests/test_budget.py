@@ -13,10 +13,20 @@ from conftest import PROJECT, random_model
 
 from minimind_core.config import TrainConfig
 from minimind_core.modeling.tokenizer import END_ID
-from minimind_core.training.budget import BudgetPlan, ChatRows, PackedGroup, chat_row, packed_step, train_within
+from minimind_core.training.budget import (
+    BudgetPlan,
+    ChatRows,
+    PackedGroup,
+    chat_row,
+    packed_step,
+    train_within,
+)
 from minimind_core.training.trainer import IGNORE
 
-TURNS = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(("你好", "你好呀", "吃了吗", "吃过了"))]
+TURNS = [
+    {"role": ("user", "assistant")[i % 2], "content": text}
+    for i, text in enumerate(("你好", "你好呀", "吃了吗", "吃过了"))
+]
 PLAN = BudgetPlan(
     seconds=2.0, tokens_per_step=256, width=32, chat_widths={64: 1.0}, early={"prose": 1.0}, late={"prose": 1.0},
     train=TrainConfig(3e-3, matrix_learning_rate=0.02, matrix_decay=0.02),
@@ -36,7 +46,12 @@ def test_every_token_of_a_group_is_used_once_a_pass():
 def test_a_conversation_is_learned_on_its_answers_and_cut_between_them(tokenizer):
     row = chat_row(tokenizer, TURNS, 200)
     learned = tokenizer.decode([label for label in row.labels if label != IGNORE], skip_special_tokens=False)
-    assert "你好呀" in learned and "吃过了" in learned and "吃了吗" not in learned and learned.count("<|im_end|>") == 2
+    assert (
+        "你好呀" in learned
+        and "吃过了" in learned
+        and "吃了吗" not in learned
+        and learned.count("<|im_end|>") == 2
+    )
     shorter = chat_row(tokenizer, TURNS, len(row.ids) - 3)
     assert [label for label in shorter.labels if label == END_ID] == [END_ID]
     assert chat_row(tokenizer, TURNS, 5) is None
@@ -48,7 +63,10 @@ def test_the_rate_rises_stays_and_falls_to_nothing():
 
 
 def test_groups_are_drawn_by_their_shares():
-    groups = {"a": PackedGroup(np.full(999, 1, np.uint16), 8, 0), "b": PackedGroup(np.full(999, 2, np.uint16), 8, 1)}
+    groups = {
+        "a": PackedGroup(np.full(999, 1, np.uint16), 8, 0),
+        "b": PackedGroup(np.full(999, 2, np.uint16), 8, 1),
+    }
     batch = packed_step(groups, {"a": 0.9, "b": 0.1, "not there": 9.0}, 8 * 1000, np.random.default_rng(0))
     assert batch.tokens.shape == (1000, 8) and 0.85 < float((batch.tokens[:, 0] == 1).float().mean()) < 0.95
 
@@ -60,7 +78,9 @@ def test_training_fills_its_time_and_ends_with_conversations(tokenizer):
     started = time.monotonic()
     records = list(train_within(random_model(), groups, chats, replace(PLAN, warmup_steps=5)))
     assert 1.9 < time.monotonic() - started < 20
-    assert [r["step"] for r in records] == list(range(1, len(records) + 1)) and {r["stage"] for r in records} == {0, 1}
+    assert [r["step"] for r in records] == list(range(1, len(records) + 1)) and {
+        r["stage"] for r in records
+    } == {0, 1}
     assert records[-1]["factor"] < 0.2 and records[-1]["loss"] < records[0]["loss"]
 
 
@@ -69,20 +89,40 @@ def test_training_fills_its_time_and_ends_with_conversations(tokenizer):
 def test_a_base_is_built_measured_and_described(tmp_path, plan):
     """Both roads of scripts/build_base.py on a little text."""
     for name in ("pretrain", "chat", "everyday"):
-        turns = [{"role": "user", "content": "问第{}句"}, {"role": "assistant", "content": "这是第{}句的回答，写得长一点。" * 8}]
+        turns = [
+            {"role": "user", "content": "问第{}句"},
+            {"role": "assistant", "content": "这是第{}句的回答，写得长一点。" * 8},
+        ]
         rows = []
         for i in range(400):
-            row = {"shard": {"pretrain": "cmrc2018_wiki", "chat": "oasst1_zh"}.get(name, "everyday"), "licence": "CC0"}
+            row = {
+                "shard": {"pretrain": "cmrc2018_wiki", "chat": "oasst1_zh"}.get(name, "everyday"),
+                "licence": "CC0",
+            }
             own = [{**turn, "content": turn["content"].replace("{}", f"{name}{i}")} for turn in turns]
-            body = {"text": f"{name}第{i}段，讲一件小事。" * 30} if name == "pretrain" else {"conversations": own}
+            body = (
+                {"text": f"{name}第{i}段，讲一件小事。" * 30}
+                if name == "pretrain"
+                else {"conversations": own}
+            )
             rows.append(json.dumps(row | body, ensure_ascii=False))
         with lzma.open(tmp_path / f"{name}.jsonl.xz", "wt", encoding="utf-8") as file:
             file.write("\n".join(rows))
-    command = [sys.executable, PROJECT / "scripts" / "build_base.py", "--corpus", tmp_path, "--work", tmp_path / "work"]
+    command = [
+        sys.executable,
+        PROJECT / "scripts" / "build_base.py",
+        "--corpus",
+        tmp_path,
+        "--work",
+        tmp_path / "work",
+    ]
     command += ["--plan", plan, "--seconds", "5", "--device", "cpu"]
     subprocess.run(command, check=True, cwd=PROJECT, capture_output=True)
     out = tmp_path / "work" / plan / "out"
     card = (out / "README.md").read_text(encoding="utf-8")
     facts = json.loads((out / "training.json").read_text(encoding="utf-8"))
     assert "{{" not in card and f"{facts['held_out_bits_per_byte']['all']:.3f}" in card
-    assert sum(stage["tokens"] for stage in facts["stages"]) > 0 and (out / "model.safetensors").stat().st_size > 50e6
+    assert (
+        sum(stage["tokens"] for stage in facts["stages"]) > 0
+        and (out / "model.safetensors").stat().st_size > 50e6
+    )

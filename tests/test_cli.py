@@ -29,17 +29,30 @@ def trained(project):
 
 
 def test_the_zip_trains_and_answers_where_it_is_unpacked(trained, tmp_path_factory):
-    assert run(trained, "evaluate") == 0 and run(trained, "report") == 0 and run(trained, "submit", "--draft") == 0
+    assert (
+        run(trained, "evaluate") == 0
+        and run(trained, "report") == 0
+        and run(trained, "submit", "--draft") == 0
+    )
     folder = tmp_path_factory.mktemp("unpacked")
     with zipfile.ZipFile(trained / "旋律小队_大作业.zip") as archive:
         archive.extractall(folder)
     code = folder / "minimind"
-    save_base(random_model(), load_tokenizer(code / "weights" / "base" / "tokenizer.json"), code / "weights" / "base")  # a small one
+    save_base(
+        random_model(),
+        load_tokenizer(code / "weights" / "base" / "tokenizer.json"),
+        code / "weights" / "base",
+    )  # a small one
     environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONUTF8": "1"}
-    for arguments in (["train", "--run", "again", "--profile", "smoke"], ["ask", "--run", "again", "--questions", "q.txt"]):
+    for arguments in (
+        ["train", "--run", "again", "--profile", "smoke"],
+        ["ask", "--run", "again", "--questions", "q.txt"],
+    ):
         (code / "q.txt").write_text("你是谁？", encoding="utf-8")
         command = [sys.executable, "-m", "minimind_core.cli", *arguments]
-        result = subprocess.run(command, cwd=code, env=environment, capture_output=True, text=True, check=False, encoding="utf-8")
+        result = subprocess.run(
+            command, cwd=code, env=environment, capture_output=True, text=True, check=False, encoding="utf-8"
+        )
         assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["question"] == "你是谁？"
     assert len((code / "runs" / "again" / "metrics.csv").read_text().splitlines()) > 1
@@ -55,7 +68,17 @@ def test_the_zip_trains_and_answers_where_it_is_unpacked(trained, tmp_path_facto
 
 
 def test_every_verb_has_help(capsys):
-    for verb in ("collect", "build-dataset", "doctor", "train", "evaluate", "ask", "chat", "report", "submit"):
+    for verb in (
+        "collect",
+        "build-dataset",
+        "doctor",
+        "train",
+        "evaluate",
+        "ask",
+        "chat",
+        "report",
+        "submit",
+    ):
         with pytest.raises(SystemExit) as stopped:
             main([verb, "--help"])
         assert stopped.value.code == 0 and "--help" in capsys.readouterr().out
@@ -82,23 +105,35 @@ def test_train_writes_a_whole_run_folder_twice_the_same(trained):
 def test_from_facts_to_zip(trained, capsys, tmp_path_factory):
     questions = trained / "questions.txt"
     questions.write_text(
-        '你是谁？\n{"question": "《范特西》是谁的专辑？"}\n{"conversations": [{"role": "user", "content": "hi"}]}\n', encoding="utf-8"
+        '你是谁？\n{"question": "《范特西》是谁的专辑？"}\n{"conversations": [{"role": "user", "content": "hi"}]}\n',
+        encoding="utf-8",
     )
     assert run(trained, "ask", "--questions", questions, "--out", trained / "answers.jsonl") == 0
     rows = [json.loads(line) for line in (trained / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["question"] for row in rows] == ["你是谁？", "《范特西》是谁的专辑？", "hi"]
-    assert all(set(row) == {"question", "answer", "new_tokens", "ended"} and row["new_tokens"] <= 128 for row in rows)
+    assert all(
+        set(row) == {"question", "answer", "new_tokens", "ended"} and row["new_tokens"] <= 128 for row in rows
+    )
     for name in ("main", "base"):
         assert run(trained, "evaluate", "--run", name, "--json", trained / f"{name}.json") == 0
     scores = json.loads((trained / "main.json").read_text(encoding="utf-8"))["scores"]
     assert set(scores) >= {"identity", "seen", "drawn", "unknown", "over_refusal", "ended", "repetition"}
-    assert all(0 <= s["low"] <= s["share"] <= s["high"] <= 1 for s in scores.values()) and scores["drawn"]["n"] > 0
+    assert (
+        all(0 <= s["low"] <= s["share"] <= s["high"] <= 1 for s in scores.values())
+        and scores["drawn"]["n"] > 0
+    )
     assert run(trained, "report") == 0 and run(trained, "submit", "--draft") == 0
     said = capsys.readouterr().out
     assert "没有 运行示例.mp4" in said and "✗ 运行示例.mp4" in said and "✓ minimind/" in said
     with zipfile.ZipFile(trained / "旋律小队_大作业.zip") as archive:
         names = set(archive.namelist())
-        assert {"大作业报告.pdf", "README.txt", "dataset/facts.csv", "minimind/go.py", "minimind/runs/main/adapter.safetensors"} <= names
+        assert {
+            "大作业报告.pdf",
+            "README.txt",
+            "dataset/facts.csv",
+            "minimind/go.py",
+            "minimind/runs/main/adapter.safetensors",
+        } <= names
         assert archive.read("大作业报告.pdf").startswith(b"%PDF") and archive.testzip() is None
         assert not [n for n in names if "__pycache__" in n or ".tmp" in n]
 
@@ -107,7 +142,10 @@ def test_name_and_team_change_everything_that_is_handed_in(project):
     from pypdf import PdfReader
 
     path = project / "workbook.toml"
-    path.write_text(path.read_text(encoding="utf-8").replace("小音", "阿律").replace("旋律小队", "银杏组"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("小音", "阿律").replace("旋律小队", "银杏组"),
+        encoding="utf-8",
+    )
     for verb in (["build-dataset"], ["train"], ["evaluate"], ["report"], ["submit", "--draft"]):
         assert run(project, *verb) == 0
     with zipfile.ZipFile(project / "银杏组_大作业.zip") as archive:
@@ -152,7 +190,10 @@ def test_a_broken_question_is_reported_by_line(project, capsys):
 
 
 def test_doctor_exits_with_one_when_errors_remain(trained, capsys):
-    assert run(trained, "doctor", trained / "dataset" / "unknown.jsonl", trained / "dataset" / "identity.jsonl") == 0
+    assert (
+        run(trained, "doctor", trained / "dataset" / "unknown.jsonl", trained / "dataset" / "identity.jsonl")
+        == 0
+    )
     bad = trained / "bad.jsonl"
     bad.write_text("{\n", encoding="utf-8")
     assert run(trained, "doctor", bad) == 1
@@ -198,7 +239,9 @@ def test_a_killed_run_resumes_to_the_same_adapter_and_log(trained):
 
     folder = trained / "runs" / "killed"
     killed = prepare_run(load_workbook(trained), "killed")
-    steps = trainer.train(killed.model, killed.source, killed.profile.train, checkpoint=folder / "checkpoint.pt")
+    steps = trainer.train(
+        killed.model, killed.source, killed.profile.train, checkpoint=folder / "checkpoint.pt"
+    )
     records = [next(steps), next(steps)]
     log_step(folder / "metrics.csv", records[0], [])
     steps.close()
@@ -206,7 +249,9 @@ def test_a_killed_run_resumes_to_the_same_adapter_and_log(trained):
     (folder / "metrics.csv").open("a").write("3,3,9")
     (folder / "run.json").write_text(json.dumps({**killed.settings, "status": "running"}), encoding="utf-8")
     assert run(trained, "train", "--run", "killed", "--resume") == 0
-    assert (folder / "adapter.safetensors").read_bytes() == (trained / "runs" / "main" / "adapter.safetensors").read_bytes()
+    assert (folder / "adapter.safetensors").read_bytes() == (
+        trained / "runs" / "main" / "adapter.safetensors"
+    ).read_bytes()
     rows = [read_metrics(trained / "runs" / name / "metrics.csv") for name in ("killed", "main")]
     assert [[r["step"], r["loss"]] for r in rows[0]] == [[r["step"], r["loss"]] for r in rows[1]]
 
@@ -229,7 +274,9 @@ def test_a_checkpoint_of_the_last_step_still_becomes_an_adapter(trained):
     list(trainer.train(late.model, late.source, late.profile.train, checkpoint=folder / "checkpoint.pt"))
     (folder / "run.json").write_text(json.dumps({**late.settings, "status": "running"}), encoding="utf-8")
     assert run(trained, "train", "--run", "late", "--resume") == 0
-    assert (folder / "adapter.safetensors").read_bytes() == (trained / "runs" / "main" / "adapter.safetensors").read_bytes()
+    assert (folder / "adapter.safetensors").read_bytes() == (
+        trained / "runs" / "main" / "adapter.safetensors"
+    ).read_bytes()
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"] == "finished"
 
 
@@ -240,7 +287,9 @@ def test_files_in_another_encoding_are_named(project, capsys):
     assert "CSV UTF-8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ['{"conversations": [{"role": "system", "content": "x"}]}', '{"conversations": []}'])
+@pytest.mark.parametrize(
+    "line", ['{"conversations": [{"role": "system", "content": "x"}]}', '{"conversations": []}']
+)
 def test_a_dialogue_without_a_question_is_refused(project, capsys, line):
     path = project / "q.jsonl"
     path.write_text(line + "\n", encoding="utf-8")
@@ -252,8 +301,12 @@ def test_what_may_not_be_handed_in_is_refused_with_the_reasons(trained, capsys):
     assert run(trained, "evaluate") == 0 and run(trained, "report") == 0
     assert run(trained, "submit") == 2 and "占位" in capsys.readouterr().err
     path = trained / "workbook.toml"
-    path.write_text(path.read_text(encoding="utf-8").replace("成员一", "张三").replace("成员二", "李四"), encoding="utf-8")
-    assert run(trained, "report") == 0 and run(trained, "submit") == 2 and "示例文字" in capsys.readouterr().err
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("成员一", "张三").replace("成员二", "李四"), encoding="utf-8"
+    )
+    assert (
+        run(trained, "report") == 0 and run(trained, "submit") == 2 and "示例文字" in capsys.readouterr().err
+    )
     for section in (trained / "report" / "sections").glob("*.md"):
         section.write_text(section.read_text(encoding="utf-8").split("-->", 1)[1], encoding="utf-8")
     assert run(trained, "report") == 0 and run(trained, "submit") == 0
@@ -270,13 +323,25 @@ def test_what_may_not_be_handed_in_is_refused_with_the_reasons(trained, capsys):
 
 
 def test_the_ledger_holds_every_run_with_its_settings_and_scores(trained, capsys):
-    assert run(trained, "evaluate") == 0 and run(trained, "evaluate", "--run", "lookup") == 0 and run(trained, "runs") == 0
+    assert (
+        run(trained, "evaluate") == 0
+        and run(trained, "evaluate", "--run", "lookup") == 0
+        and run(trained, "runs") == 0
+    )
     lines = (trained / "report" / "results" / "runs.csv").read_text(encoding="utf-8").splitlines()
-    assert [line.split(",")[0] for line in lines] == ["运行", "main", "lookup"] and "秩" in lines[0] and "自然结束" in lines[0]
+    assert (
+        [line.split(",")[0] for line in lines] == ["运行", "main", "lookup"]
+        and "秩" in lines[0]
+        and "自然结束" in lines[0]
+    )
     assert "main" in capsys.readouterr().out
     workbook = load_workbook(trained)
     shown = ledger.readable(ledger.ledger(workbook))
-    assert shown.loc["lookup", "秩"] == "" and shown.loc["main", "行数"].isdecimal() and shown.loc["main", "自然结束"].endswith("%")
+    assert (
+        shown.loc["lookup", "秩"] == ""
+        and shown.loc["main", "行数"].isdecimal()
+        and shown.loc["main", "自然结束"].endswith("%")
+    )
 
 
 @pytest.mark.slow
@@ -287,10 +352,16 @@ def test_the_video_shows_every_question_and_goes_into_the_zip(trained):
     assert run(trained, "demo") == 0
     frames = imageio_ffmpeg.read_frames(str(trained / "report" / "运行示例.mp4"))
     described = next(frames)
-    assert described["size"] == (1280, 720) and described["codec"] == "h264" and 10 < described["duration"] <= 90
+    assert (
+        described["size"] == (1280, 720) and described["codec"] == "h264" and 10 < described["duration"] <= 90
+    )
     assert (trained / "report" / "运行示例.mp4").stat().st_size < 20e6
     assert len(next(frames)) == 1280 * 720 * 3
     frames.close()
-    assert run(trained, "evaluate") == 0 and run(trained, "report") == 0 and run(trained, "submit", "--draft") == 0
+    assert (
+        run(trained, "evaluate") == 0
+        and run(trained, "report") == 0
+        and run(trained, "submit", "--draft") == 0
+    )
     with zipfile.ZipFile(trained / "旋律小队_大作业.zip") as archive:
         assert archive.getinfo("运行示例.mp4").file_size > 10_000

@@ -12,7 +12,9 @@ from minimind_core.collection.facts import Fact, read_facts, write_facts
 from minimind_core.collection.kdconv import fetch_kdconv
 from minimind_core.errors import WorkbookError
 
-QUICK = Limits(delay=0, backoff=0.01, retries=2, timeout=2, max_bytes=20_000, total_seconds=2, allow_private=True)
+QUICK = Limits(
+    delay=0, backoff=0.01, retries=2, timeout=2, max_bytes=20_000, total_seconds=2, allow_private=True
+)
 
 
 class Hostile(BaseHTTPRequestHandler):
@@ -33,9 +35,14 @@ class Hostile(BaseHTTPRequestHandler):
         self.seen.append(self.path)
         path = self.path
         if path == "/robots.txt":
-            self.answer(b"User-agent: *\nDisallow: /private\nAllow: /private/open\nCrawl-delay: 0.05\n", kind="text/plain")
+            self.answer(
+                b"User-agent: *\nDisallow: /private\nAllow: /private/open\nCrawl-delay: 0.05\n",
+                kind="text/plain",
+            )
         elif path == "/busy":
-            self.answer(b"<h1>ok</h1>") if self.seen.count(path) > 2 else self.answer(status=503, Retry_After="0")
+            self.answer(b"<h1>ok</h1>") if self.seen.count(path) > 2 else self.answer(
+                status=503, Retry_After="0"
+            )
         elif path == "/down":
             self.answer(status=503)
         elif path == "/endless":
@@ -64,9 +71,14 @@ class Hostile(BaseHTTPRequestHandler):
         elif path == "/gone":
             self.answer(status=404)
         elif path == "/entities":
-            self.answer("<h1>王&middot;五</h1><table><tr><th>出生地：</th><td>A&amp;B 城</td></tr></table>".encode(), kind="text/html; charset=utf-8")
+            self.answer(
+                "<h1>王&middot;五</h1><table><tr><th>出生地：</th><td>A&amp;B 城</td></tr></table>".encode(),
+                kind="text/html; charset=utf-8",
+            )
         else:
-            self.answer(b"<h1>page</h1>", ETag='"1"') if self.headers.get("If-None-Match") != '"1"' else self.answer(status=304)
+            self.answer(b"<h1>page</h1>", ETag='"1"') if self.headers.get(
+                "If-None-Match"
+            ) != '"1"' else self.answer(status=304)
 
     def log_message(self, *_):
         pass
@@ -106,7 +118,11 @@ def test_a_redirected_robots_txt_still_counts(tmp_path):
             else:
                 self.answer(b"<h1>page</h1>")
 
-    with serving(Moved) as site, PoliteClient(tmp_path, QUICK) as client, pytest.raises(Refused, match="robots"):
+    with (
+        serving(Moved) as site,
+        PoliteClient(tmp_path, QUICK) as client,
+        pytest.raises(Refused, match="robots"),
+    ):
         client.get(site + "/page")
 
 
@@ -119,7 +135,11 @@ def test_a_busy_server_is_tried_again_and_a_dead_one_given_up(hostile):
 
 def test_a_silent_server_times_out(tmp_path):
     limits = Limits(delay=0, backoff=0.01, retries=1, timeout=0.2, allow_private=True)
-    with serving(Hostile) as site, PoliteClient(tmp_path, limits) as client, pytest.raises(WorkbookError, match="Timeout"):
+    with (
+        serving(Hostile) as site,
+        PoliteClient(tmp_path, limits) as client,
+        pytest.raises(WorkbookError, match="Timeout"),
+    ):
         client.get(site + "/slow")
 
 
@@ -137,13 +157,20 @@ def test_pages_are_cached_revalidated_and_kept_when_the_server_is_gone(tmp_path)
 
 
 def test_private_addresses_are_refused_also_after_a_redirect(tmp_path, monkeypatch):
-    with serving(Hostile) as site, PoliteClient(tmp_path, Limits(**{**vars(QUICK), "allow_private": False})) as client:
+    with (
+        serving(Hostile) as site,
+        PoliteClient(tmp_path, Limits(**{**vars(QUICK), "allow_private": False})) as client,
+    ):
         with pytest.raises(Refused, match="内部网络"):
             client.get(site + "/page")
         public, loopback = [(2, 1, 6, "", ("93.184.216.34", 80))], [(2, 1, 6, "", ("127.0.0.1", 80))]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: public if host == "example.org" else loopback)
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda host, *_, **__: public if host == "example.org" else loopback
+        )
         monkeypatch.setattr(client, "_allowed", lambda url: True)
-        redirect = type("Response", (), {"has_redirect_location": True, "headers": {"location": site + "/page"}})()
+        redirect = type(
+            "Response", (), {"has_redirect_location": True, "headers": {"location": site + "/page"}}
+        )()
         monkeypatch.setattr(client, "_try", lambda url, headers: (redirect, b""))
         with pytest.raises(Refused, match="内部网络"):
             client.get("http://example.org/")
@@ -172,10 +199,16 @@ def test_the_demonstration_site_gives_the_same_facts_by_every_road(tmp_path):
     found = [{(f.subject, f.attribute): f.value for f in sites.parse_page(page)} for page in pages]
     assert found[0][("林小满", "出生日期")] == found[3][("林小满", "出生日期")] == "1993年5月21日"
     assert found[0][("林小满", "出生地")] == "云州 & 河西" and found[0][("林小满", "英文名")] == "Xiaoman Lin"
-    assert found[1] == {("周一诺", "出生日期"): "1990年3月8日", ("周一诺", "出生地"): "云州", ("周一诺", "经纪公司"): "河西唱片"}
+    assert found[1] == {
+        ("周一诺", "出生日期"): "1990年3月8日",
+        ("周一诺", "出生地"): "云州",
+        ("周一诺", "经纪公司"): "河西唱片",
+    }
     assert found[2] == {("周一诺", "出生日期"): "1990年3月8日", ("周一诺", "本名"): "周依诺"}
     assert found[3][("《满天星》", "发行年份")] == "2015年" and found[3][("《小暑》", "专辑歌手")] == "林小满"
-    assert all(f.retrieved and f.source_url.startswith("http") for page in pages for f in sites.parse_page(page))
+    assert all(
+        f.retrieved and f.source_url.startswith("http") for page in pages for f in sites.parse_page(page)
+    )
     assert sites.parse_extract(pages[1]) == {"周一诺": "周一诺是为演示虚构的歌手。"}
 
 
@@ -199,20 +232,34 @@ def test_an_entity_reference_needs_its_label():
 
 
 def test_mediawiki_addresses_are_quoted():
-    assert sites.mediawiki_url("https://zh.wikipedia.org/", "周杰伦").endswith("titles=%E5%91%A8%E6%9D%B0%E4%BC%A6")
+    assert sites.mediawiki_url("https://zh.wikipedia.org/", "周杰伦").endswith(
+        "titles=%E5%91%A8%E6%9D%B0%E4%BC%A6"
+    )
 
 
 def test_kdconv_is_downloaded_checked_and_kept(tmp_path):
-    body = json.dumps([{"messages": [{"message": "你好", "attrs": [{"name": "甲", "attrname": "生日", "attrvalue": "一月"}]}]}]).encode()
+    body = json.dumps(
+        [
+            {
+                "messages": [
+                    {"message": "你好", "attrs": [{"name": "甲", "attrname": "生日", "attrvalue": "一月"}]}
+                ]
+            }
+        ]
+    ).encode()
 
     class Files(Hostile):
         def do_GET(self):
             good = self.path.startswith("/music/")
-            self.answer(body if good else b"{}", kind="text/plain", status=200 if self.path != "/robots.txt" else 404)
+            self.answer(
+                body if good else b"{}", kind="text/plain", status=200 if self.path != "/robots.txt" else 404
+            )
 
     with serving(Files) as site, PoliteClient(tmp_path / "cache", QUICK) as client:
         paths = fetch_kdconv(client, site + "/music/{split}.json", tmp_path / "kdconv")
-        assert [p.name for p in paths] == ["train.json", "dev.json", "test.json"] and all(p.read_bytes() == body for p in paths)
+        assert [p.name for p in paths] == ["train.json", "dev.json", "test.json"] and all(
+            p.read_bytes() == body for p in paths
+        )
         with pytest.raises(WorkbookError, match="最外层"):
             fetch_kdconv(client, site + "/other/{split}.json", tmp_path / "broken")
         assert not list((tmp_path / "broken").glob("*"))
@@ -226,7 +273,11 @@ def test_facts_survive_a_round_trip(tmp_path):
 
 def test_values_belong_to_the_name_before_them():
     text = "<h1>甲</h1><dl><dt>星座</dt><dd>双子座</dd><dd>多余</dd><dt>出生地</dt> <dd>云州</dd></dl><table><tr><th colspan=2>标题</th></tr><tr><th>生日</th><td>1990年3月8日</td></tr></table>"
-    assert {f.attribute: f.value for f in sites.parse_page(page(text))} == {"星座": "双子座", "出生地": "云州", "出生日期": "1990年3月8日"}
+    assert {f.attribute: f.value for f in sites.parse_page(page(text))} == {
+        "星座": "双子座",
+        "出生地": "云州",
+        "出生日期": "1990年3月8日",
+    }
 
 
 def test_a_date_known_only_to_the_year_stays_a_year():

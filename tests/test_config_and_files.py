@@ -46,7 +46,12 @@ def test_outside_a_project_the_remedy_is_said(tmp_path):
 
 
 def test_contradictions_raise():
-    for make in (lambda: TrainConfig(warmup=0.6, decay=0.6), lambda: LoraConfig(rank=0), lambda: Mix(0, 0, 0, 0), lambda: ModelConfig(n_kv_heads=3)):
+    for make in (
+        lambda: TrainConfig(warmup=0.6, decay=0.6),
+        lambda: LoraConfig(rank=0),
+        lambda: Mix(0, 0, 0, 0),
+        lambda: ModelConfig(n_kv_heads=3),
+    ):
         with pytest.raises(ValueError):
             make()
 

@@ -31,7 +31,19 @@ def run(course, script, *arguments, expect=0):
 
 def test_the_course_commands_work_as_written(course):
     data = ["--data_path", "../dataset/train.jsonl", "--lora_name", "lora_music", "--epochs", "2"]
-    said = run(course, "train_lora.py", *data, "--learning_rate", "1e-3", "--batch_size", "16", "--save_interval", "2", "--out_dir", "../out")
+    said = run(
+        course,
+        "train_lora.py",
+        *data,
+        "--learning_rate",
+        "1e-3",
+        "--batch_size",
+        "16",
+        "--save_interval",
+        "2",
+        "--out_dir",
+        "../out",
+    )
     path = course.root / "out" / "lora" / "lora_music_32.pth"
     assert path.is_file() and str(path.name) in said
     tensors = torch.load(path, weights_only=True)
@@ -39,11 +51,22 @@ def test_the_course_commands_work_as_written(course):
     ours, theirs = load_run(course, "lora_music", "cpu")[0], load_adapter(path, load_base(course.base)[0])
     assert (ours(WORDS).float() - theirs(WORDS)).abs().max() < 0.2  # ours may be lowered to bfloat16
     answered = run(course, "eval_model.py", "--lora_name", "lora_music", "--model_mode", "1")
-    assert all(f"问：{question}" in answered for question in course.show_questions) and answered.count("答：") > len(course.show_questions)
+    assert all(f"问：{question}" in answered for question in course.show_questions) and answered.count(
+        "答："
+    ) > len(course.show_questions)
 
 
 def test_a_mode_that_does_not_fit_is_refused_with_the_reason(course):
-    run(course, "train_lora.py", "--data_path", "../dataset/identity.jsonl", "--lora_name", "任何名字", "--preset", "stock")
+    run(
+        course,
+        "train_lora.py",
+        "--data_path",
+        "../dataset/identity.jsonl",
+        "--lora_name",
+        "任何名字",
+        "--preset",
+        "stock",
+    )
     assert "不存在" in run(course, "eval_model.py", "--lora_name", "任何名字", "--model_mode", "2", expect=1)
     other, _ = load_base(course.base)
     with torch.no_grad():

@@ -13,7 +13,12 @@ from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.collection.kdconv import Triple, agrees, compare, read_kdconv
 from minimind_core.config import load_workbook
 from minimind_core.conversations import doctor, mixing
-from minimind_core.conversations.schema import Conversation, dialogue, iterate_conversations, read_conversations
+from minimind_core.conversations.schema import (
+    Conversation,
+    dialogue,
+    iterate_conversations,
+    read_conversations,
+)
 from minimind_core.conversations.space import converse
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
@@ -61,10 +66,24 @@ def test_drawn_test_questions_are_not_taught(workbook):
 
 
 def test_a_question_that_others_wrote_for_the_test_is_not_taught(workbook):
-    taught = next(row for row in mixing.build_splits(workbook)["train"] if row.meta["kind"] == "fact" and len(row.conversations) == 2)
-    row = {"suite": "facts", "turns": [taught.question + "？"], "subject": "x", "attribute": "y", "expected": "z"}
-    (workbook.dataset / "questions" / "test.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert taught.question not in {row.question for row in mixing.build_splits(workbook)["train"] if len(row.conversations) == 2}
+    taught = next(
+        row
+        for row in mixing.build_splits(workbook)["train"]
+        if row.meta["kind"] == "fact" and len(row.conversations) == 2
+    )
+    row = {
+        "suite": "facts",
+        "turns": [taught.question + "？"],
+        "subject": "x",
+        "attribute": "y",
+        "expected": "z",
+    }
+    (workbook.dataset / "questions" / "test.jsonl").write_text(
+        json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    assert taught.question not in {
+        row.question for row in mixing.build_splits(workbook)["train"] if len(row.conversations) == 2
+    }
 
 
 def test_mix_counts_and_seed_decide_the_training_file(workbook):
@@ -93,7 +112,9 @@ def test_files_are_byte_identical_for_the_same_seed(workbook):
 
 def test_the_persona_names_itself_everywhere(project):
     text = (project / "workbook.toml").read_text(encoding="utf-8")
-    (project / "workbook.toml").write_text(text.replace("小音", "阿律").replace("旋律小队", "银杏组"), encoding="utf-8")
+    (project / "workbook.toml").write_text(
+        text.replace("小音", "阿律").replace("旋律小队", "银杏组"), encoding="utf-8"
+    )
     splits = mixing.build_splits(load_workbook(project))
     answers = " ".join(row.answer for row in splits["identity"])
     assert "阿律" in answers and "银杏组" in answers and "小音" not in answers and "旋律小队" not in answers
@@ -138,7 +159,9 @@ def test_doctor_finds_a_leak_and_no_error_in_our_own_files(workbook, tmp_path):
     mixing.write_dataset(workbook)
     train = read_conversations(mixing.dataset_file(workbook, "train"))
     for name in mixing.FILES:
-        assert not [f for f in doctor.examine(mixing.dataset_file(workbook, name), own="小音") if f.error], name
+        assert not [f for f in doctor.examine(mixing.dataset_file(workbook, name), own="小音") if f.error], (
+            name
+        )
     leaked = tmp_path / "leaked.jsonl"
     write_jsonl(leaked, [train[0].model_dump()])
     assert len(doctor.leaks(leaked, train)) == 1
@@ -176,7 +199,10 @@ def test_conversation_needs_alternating_roles():
 
 
 def test_short_questions_after_the_same_long_history_are_no_leak():
-    asked, other, same = (converse([("关于东吴，都城是什么", "东吴的都城是建业。"), (q, "孙权。")]) for q in ("建立者呢？", "建立者是啥", "建立者呢"))
+    asked, other, same = (
+        converse([("关于东吴，都城是什么", "东吴的都城是建业。"), (q, "孙权。")])
+        for q in ("建立者呢？", "建立者是啥", "建立者呢")
+    )
     assert not doctor.leaked([asked], [other]) and doctor.leaked([asked], [same])
     assert doctor.leaked([asked], [other, same])[0][1] == same  # the one that does not count hides nothing
 

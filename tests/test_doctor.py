@@ -17,7 +17,9 @@ def line(question="问一个问题", answer="这是回答。", **extra) -> str:
 
 
 def roles(*names: str) -> str:
-    return json.dumps({"conversations": [{"role": name, "content": "内容"} for name in names]}, ensure_ascii=False)
+    return json.dumps(
+        {"conversations": [{"role": name, "content": "内容"} for name in names]}, ensure_ascii=False
+    )
 
 
 # What is planted in the file, and a word of the finding that must point at its line.
@@ -50,21 +52,36 @@ def test_doctor_points_at_every_planted_fault(tmp_path):
         if expected is None:
             assert number not in found, text
         else:
-            assert any(word in found.get(number, "") for word in expected.split("|")), (text, found.get(number))
+            assert any(word in found.get(number, "") for word in expected.split("|")), (
+                text,
+                found.get(number),
+            )
 
 
 def test_bom_and_other_encodings_are_found(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + line("一", "二").encode() + b"\n" + line("三", "四").encode("gb18030"))
     findings = doctor.examine(path)
-    assert [(f.line, f.error) for f in findings] == [(1, False), (2, True)] and "BOM" in str(findings[0]) and "UTF-8" in str(findings[1])
+    assert (
+        [(f.line, f.error) for f in findings] == [(1, False), (2, True)]
+        and "BOM" in str(findings[0])
+        and "UTF-8" in str(findings[1])
+    )
 
 
 def test_fixing_never_touches_the_input_and_keeps_what_can_be_mended(tmp_path):
     path, out = tmp_path / "rows.jsonl", tmp_path / "fixed.jsonl"
-    share = json.dumps({"conversations": [{"from": "human", "value": "甲"}, {"from": "gpt", "value": "乙"}]}, ensure_ascii=False)
+    share = json.dumps(
+        {"conversations": [{"from": "human", "value": "甲"}, {"from": "gpt", "value": "乙"}]},
+        ensure_ascii=False,
+    )
     path.write_bytes(
-        b"\xef\xbb\xbf" + "\n".join(text for text, _ in FAULTS).encode() + b"\n" + share.encode() + b"\n" + line("国标", "码").encode("gb18030")
+        b"\xef\xbb\xbf"
+        + "\n".join(text for text, _ in FAULTS).encode()
+        + b"\n"
+        + share.encode()
+        + b"\n"
+        + line("国标", "码").encode("gb18030")
     )
     before = path.read_bytes()
     kept, dropped = doctor.fix(path, out)
@@ -92,9 +109,16 @@ def test_near_duplicates_are_those_that_exact_comparison_finds():
         f"昨天晚上我和几个朋友一起听歌有人问起{n}位歌手的第一张专辑到底叫什么名字大家想了很久也没有想出来所以今天来请教你{'呀' * (i % 3)}"
         for i, n in enumerate(names)
     ] + ["完全不同的一句话"]
-    pairs = {(i, j) for i, a in enumerate(texts) for j, b in enumerate(texts) if jaccard(shingles(a), shingles(b)) >= 0.85}
+    pairs = {
+        (i, j)
+        for i, a in enumerate(texts)
+        for j, b in enumerate(texts)
+        if jaccard(shingles(a), shingles(b)) >= 0.85
+    }
     found = near_duplicates(texts, texts, 0.85)
-    assert {(i, j) for i, j, _ in found} == {(i, min(b for a, b in pairs if a == i)) for i in range(len(texts))}
+    assert {(i, j) for i, j, _ in found} == {
+        (i, min(b for a, b in pairs if a == i)) for i in range(len(texts))
+    }
     later = {(i, j) for i, j, _ in repetitions(texts, 0.85)}
     assert later <= {(i, j) for i, j in pairs if j < i} and len(later) > 10
     assert repetitions([], 0.85) == near_duplicates([], texts, 0.85) == []
@@ -110,7 +134,9 @@ def test_capacity_warns_before_a_run_that_cannot_succeed():
 
 def test_hundred_thousand_rows_are_examined_in_bounded_memory(tmp_path: Path):
     path = tmp_path / "many.jsonl"
-    path.write_text("\n".join(line(f"第{i}个问题是{i * 7919}吗", f"回答{i}。") for i in range(5_000)), encoding="utf-8")
+    path.write_text(
+        "\n".join(line(f"第{i}个问题是{i * 7919}吗", f"回答{i}。") for i in range(5_000)), encoding="utf-8"
+    )
     tracemalloc.start()
     assert not doctor.examine(path)
     peak = tracemalloc.get_traced_memory()[1]
@@ -119,7 +145,16 @@ def test_hundred_thousand_rows_are_examined_in_bounded_memory(tmp_path: Path):
 
 
 def test_context_is_everything_before_the_answer():
-    turns = [{"role": r, "content": c} for r, c in (("system", "甲"), ("user", "乙"), ("assistant", "丙"), ("user", "丁"), ("assistant", "戊"))]
+    turns = [
+        {"role": r, "content": c}
+        for r, c in (
+            ("system", "甲"),
+            ("user", "乙"),
+            ("assistant", "丙"),
+            ("user", "丁"),
+            ("assistant", "戊"),
+        )
+    ]
     assert doctor.context(Conversation.model_validate({"conversations": turns})) == "甲\n乙\n丙\n丁"
 
 

@@ -32,21 +32,34 @@ from minimind_core.experiments.runner import (
 from minimind_core.modeling.checkpoint import save_base
 
 TINY = Experiment(
-    "tiny", "own", "试一试", profile={"epochs": 1, "tokens_per_step": 256, "train_rows": 24}, lora={"rank": 2, "first_layer": 0}, questions=3
+    "tiny",
+    "own",
+    "试一试",
+    profile={"epochs": 1, "tokens_per_step": 256, "train_rows": 24},
+    lora={"rank": 2, "first_layer": 0},
+    questions=3,
 )
 
 
 def test_every_shipped_experiment_is_complete():
     found = load_experiments()
-    assert {f"run{i:02}" for i in range(1, 11)} | {"data5"} <= {e.name for e in found.values() if e.group == "log"}
+    assert {f"run{i:02}" for i in range(1, 11)} | {"data5"} <= {
+        e.name for e in found.values() if e.group == "log"
+    }
     assert all(e.about for e in found.values())
     logged = json.loads((PROJECT / "report" / "original_runs.json").read_text(encoding="utf-8"))["runs"]
     for run in logged[:10]:
         experiment = found[f"run{run['run']:02}"]
         profile = resolve(experiment).profile
-        assert profile.epochs == run["epochs"] and profile.train.learning_rate == run["learning_rate"], run["run"]
+        assert profile.epochs == run["epochs"] and profile.train.learning_rate == run["learning_rate"], run[
+            "run"
+        ]
         assert experiment.recipe == run["recipe"] and not profile.shuffle
-        assert profile.lora.target_modules == ("q_proj", "o_proj") and profile.lora.rank == 8 and profile.lora.first_layer == 0
+        assert (
+            profile.lora.target_modules == ("q_proj", "o_proj")
+            and profile.lora.rank == 8
+            and profile.lora.first_layer == 0
+        )
         assert resolve(sized(experiment, "full")).profile.rows_per_step == 32
 
 
@@ -65,7 +78,11 @@ lora = { target_modules = ["q_proj"] }
     )
     own = load_experiments(path)["a"]
     profile = resolve(own).profile
-    assert (profile.train.learning_rate, profile.train.warmup, profile.lora.target_modules) == (2e-3, 0.02, ("q_proj",))
+    assert (profile.train.learning_rate, profile.train.warmup, profile.lora.target_modules) == (
+        2e-3,
+        0.02,
+        ("q_proj",),
+    )
     assert profile.epochs == PROFILES["default"].epochs
 
 
@@ -92,9 +109,17 @@ def test_only_identity_is_thinned_with_the_subjects():
 
 def test_what_decides_a_result_changes_its_hash(workbook):
     before = content_hash(workbook, TINY)
-    for changes in ({"draws": {"ask": 3}}, {"check": True}, {"split": "test"}, {"every": 2}, {"decoding": {"top_p": 0.5}}):
+    for changes in (
+        {"draws": {"ask": 3}},
+        {"check": True},
+        {"split": "test"},
+        {"every": 2},
+        {"decoding": {"top_p": 0.5}},
+    ):
         assert content_hash(workbook, replace(TINY, **changes)) != before
-    (workbook.dataset / "questions" / "valid.jsonl").write_text('{"suite": "everyday", "turns": ["早"]}', encoding="utf-8")
+    (workbook.dataset / "questions" / "valid.jsonl").write_text(
+        '{"suite": "everyday", "turns": ["早"]}', encoding="utf-8"
+    )
     assert content_hash(workbook, TINY) != before
 
 
@@ -108,10 +133,15 @@ def test_results_on_another_base_are_left_out(workbook, tokenizer):
 def test_a_result_is_kept_until_something_it_depends_on_changes(workbook):
     result = perform(workbook, TINY)
     assert finished(workbook, TINY) == json.loads(result_file(workbook, "tiny").read_text(encoding="utf-8"))
-    assert set(result["scores"]) >= {"identity", "seen", "unknown", "ended"} and len(result["losses"]) == result["run"]["steps"]
+    assert (
+        set(result["scores"]) >= {"identity", "seen", "unknown", "ended"}
+        and len(result["losses"]) == result["run"]["steps"]
+    )
     assert not finished(workbook, replace(TINY, lora={"rank": 3, "first_layer": 0}))
     assert content_hash(workbook, replace(TINY, seed=43)) == content_hash(replace(workbook, seed=43), TINY)
-    assert not finished(replace(workbook, seed=43), TINY) and not finished(replace(workbook, mix=Mix(identity=2)), TINY)
+    assert not finished(replace(workbook, seed=43), TINY) and not finished(
+        replace(workbook, mix=Mix(identity=2)), TINY
+    )
     before = content_hash(workbook, TINY)
     with workbook.facts.open("a", encoding="utf-8") as file:
         file.write("王力宏,出生日期,1976年5月17日,https://example.org/e,2026-01-01\n")
@@ -148,7 +178,9 @@ def test_a_matrix_runs_in_processes_and_only_what_is_missing_runs_again(workbook
     stamps = {i: (workbook.runs / f"t{i}" / "metrics.csv").stat().st_mtime_ns for i in range(3)}
     result_file(workbook, "t1").unlink()
     assert main(command) == 0
-    assert {i for i in range(3) if (workbook.runs / f"t{i}" / "metrics.csv").stat().st_mtime_ns != stamps[i]} == {1}
+    assert {
+        i for i in range(3) if (workbook.runs / f"t{i}" / "metrics.csv").stat().st_mtime_ns != stamps[i]
+    } == {1}
     assert main(["--root", str(workbook.root), "experiments"]) == 0 and "✓ own" in capsys.readouterr().out
 
 
@@ -156,7 +188,9 @@ def test_a_matrix_runs_in_processes_and_only_what_is_missing_runs_again(workbook
 def test_a_killed_matrix_leaves_no_process_at_work(workbook):
     write_tiny(workbook, 1)
     text = (workbook.root / "experiments.toml").read_text(encoding="utf-8")
-    (workbook.root / "experiments.toml").write_text(text.replace("epochs = 1", "epochs = 10000"), encoding="utf-8")
+    (workbook.root / "experiments.toml").write_text(
+        text.replace("epochs = 1", "epochs = 10000"), encoding="utf-8"
+    )
     command = [sys.executable, "-m", "minimind_core.cli", "--root", str(workbook.root), "experiments", "own"]
     matrix_process = subprocess.Popen(command, cwd=PROJECT)
     deadline = time.monotonic() + 120
@@ -182,7 +216,9 @@ def test_a_cluster_finishes_everything_though_a_worker_is_killed(workbook):
     distributed = pytest.importorskip("distributed")
     chosen = write_tiny(workbook, 4)
     killed, completed, over = [], set(), threading.Event()
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
         pids = [worker.pid for worker in cluster.workers.values()]
 
         def kill_a_busy_one():

@@ -28,14 +28,18 @@ def naive(model, prompt: list[int], limit: int) -> tuple[list[int], bool]:
 def test_batch_with_cache_and_padding_writes_what_naive_decoding_writes():
     for seed in range(5):
         model = random_model(seed=seed)
-        assert [(ids, ended) for ids, ended, _ in generate_ids(model, PROMPTS, PLAIN)] == [naive(model, prompt, 12) for prompt in PROMPTS]
+        assert [(ids, ended) for ids, ended, _ in generate_ids(model, PROMPTS, PLAIN)] == [
+            naive(model, prompt, 12) for prompt in PROMPTS
+        ]
 
 
 def ending_model():
     """A model that strongly prefers the end token after token 7."""
     model = random_model()
     with torch.no_grad():
-        model.model.embed_tokens.weight[END_ID] = 3 * torch.nn.functional.normalize(model.hidden(torch.tensor([PROMPTS[0]]))[0][0, -1], dim=0)
+        model.model.embed_tokens.weight[END_ID] = 3 * torch.nn.functional.normalize(
+            model.hidden(torch.tensor([PROMPTS[0]]))[0][0, -1], dim=0
+        )
     return model
 
 
@@ -50,11 +54,15 @@ def test_an_answers_chance_is_the_product_of_its_tokens_probabilities():
     with torch.no_grad():  # the second answer ends where its third token would stand
         model.model.embed_tokens.weight[END_ID] = 1.05 * model.model.embed_tokens.weight[third]
     answers = generate_ids(model, PROMPTS, Decoding(max_new_tokens=6, repetition_penalty=1.0))
-    assert len({len(ids) for ids, _, _ in answers}) > 1 and any(ended for _, ended, _ in answers)  # rows leave the batch at different steps
+    assert len({len(ids) for ids, _, _ in answers}) > 1 and any(
+        ended for _, ended, _ in answers
+    )  # rows leave the batch at different steps
     for prompt, (ids, ended, chance) in zip(PROMPTS, answers, strict=True):
         whole = prompt + ids + [END_ID] * ended
         probabilities = model(torch.tensor([whole]))[0].detach().softmax(-1)
-        expected = torch.stack([probabilities[i - 1, whole[i]] for i in range(len(prompt), len(whole))]).prod()
+        expected = torch.stack(
+            [probabilities[i - 1, whole[i]] for i in range(len(prompt), len(whole))]
+        ).prod()
         assert chance == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -65,7 +73,9 @@ def test_new_tokens_stay_within_the_limit():
 
 def test_sampling_is_fixed_by_the_seed():
     model = random_model()
-    runs = [generate_ids(model, PROMPTS, Decoding(max_new_tokens=8, temperature=1.0, seed=s)) for s in (1, 1, 2)]
+    runs = [
+        generate_ids(model, PROMPTS, Decoding(max_new_tokens=8, temperature=1.0, seed=s)) for s in (1, 1, 2)
+    ]
     assert runs[0] == runs[1] != runs[2]
 
 
@@ -77,7 +87,9 @@ def test_penalty_lowers_written_tokens_whatever_their_sign():
 
 def test_nucleus_keeps_only_the_smallest_set():
     logits = torch.log(torch.tensor([[0.6, 0.3, 0.1]])).repeat(200, 1)
-    picked = choose(logits, torch.zeros(200, 3, dtype=torch.bool), Decoding(temperature=1.0, top_p=0.5), torch.Generator())
+    picked = choose(
+        logits, torch.zeros(200, 3, dtype=torch.bool), Decoding(temperature=1.0, top_p=0.5), torch.Generator()
+    )
     assert set(picked.tolist()) == {0}
 
 
@@ -106,4 +118,6 @@ def test_answers_keep_the_order_of_the_questions(tokenizer):
     singles = [generate(model, tokenizer, [d], PLAIN)[0] for d in dialogues]
     batched = generate(model, tokenizer, dialogues, PLAIN, batch_size=2)
     assert [replace(a, chance=0) for a in batched] == [replace(a, chance=0) for a in singles]
-    assert [a.chance for a in batched] == pytest.approx([a.chance for a in singles], rel=1e-3)  # a batch adds up in another order
+    assert [a.chance for a in batched] == pytest.approx(
+        [a.chance for a in singles], rel=1e-3
+    )  # a batch adds up in another order

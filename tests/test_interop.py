@@ -19,12 +19,18 @@ from minimind_core.modeling.lora import add_lora, load_adapter, lora_state, merg
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import encode_chat, encode_prompt
 
-WIDE = ModelConfig(hidden_size=64, n_layers=2, n_heads=8, n_kv_heads=2, intermediate_size=48, max_positions=128)
+WIDE = ModelConfig(
+    hidden_size=64, n_layers=2, n_heads=8, n_kv_heads=2, intermediate_size=48, max_positions=128
+)
 NORMED = dataclasses.replace(WIDE, n_kv_heads=4, qk_norm=True, norm_eps=1e-6)
 TOKENS = torch.tensor([[5, 9, 200, 31, 7, 8, 4000]])
 LORA = LoraConfig(rank=3, alpha=12)
 UPPER = LoraConfig(rank=3, alpha=12, first_layer=1)
-MESSAGES = [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "你好呀"}, {"role": "user", "content": "再见"}]
+MESSAGES = [
+    {"role": "user", "content": "你好"},
+    {"role": "assistant", "content": "你好呀"},
+    {"role": "user", "content": "再见"},
+]
 
 
 @pytest.fixture
@@ -86,14 +92,25 @@ def test_minimind_3_has_its_published_size():
 def test_minimind_3_answers_begin_with_an_empty_block_of_thoughts(thinking):
     ids, answer = encode_chat(thinking, MESSAGES[:2])
     text = thinking.decode(ids, skip_special_tokens=False)
-    assert text.startswith("<|im_start|>user") and "assistant\n<think>\n\n</think>\n\n你好呀<|im_end|>" in text
-    assert thinking.decode([i for i, a in zip(ids, answer, strict=True) if a], skip_special_tokens=False) == "你好呀<|im_end|>\n"
+    assert (
+        text.startswith("<|im_start|>user") and "assistant\n<think>\n\n</think>\n\n你好呀<|im_end|>" in text
+    )
+    assert (
+        thinking.decode([i for i, a in zip(ids, answer, strict=True) if a], skip_special_tokens=False)
+        == "你好呀<|im_end|>\n"
+    )
 
 
 def old_layout(model: MiniMind) -> dict[str, torch.Tensor]:
-    """What a file of MiniMind before 2025-04-26 held: other names, interleaved rotary pairs, a table of rotations."""
+    """What a file of MiniMind before 2025-04-26 held: other names, interleaved rotary pairs, a table of
+    rotations.
+    """
     back = {new: old for old, new in pth.OLD_NAMES.items()}
-    tensors = {"tok_embeddings.weight": model.model.embed_tokens.weight, "norm.weight": model.model.norm.weight, "pos_cis": torch.zeros(4, 2)}
+    tensors = {
+        "tok_embeddings.weight": model.model.embed_tokens.weight,
+        "norm.weight": model.model.norm.weight,
+        "pos_cis": torch.zeros(4, 2),
+    }
     tensors["output.weight"] = model.model.embed_tokens.weight
     for name, tensor in model.state_dict().items():
         if ".layers." in name:
@@ -196,7 +213,9 @@ def test_peft_gives_the_same_logits(tmp_path, tokenizer, config, own):
         for tensor in lora_state(model).values():
             tensor.normal_(std=0.1)
     exporting.export("peft", model, tokenizer, own, tmp_path / "base", tmp_path / "peft")
-    theirs = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32), tmp_path / "peft")
+    theirs = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32), tmp_path / "peft"
+    )
     assert (theirs(TOKENS).logits - model(TOKENS)).abs().max() <= 1e-4
 
 
@@ -208,7 +227,9 @@ def test_an_adapter_goes_to_minimind_and_back(tmp_path, tokenizer):
     tensors = torch.load(files[0], weights_only=True)
     assert tensors["model.layers.0.self_attn.q_proj.lora.A.weight"].shape == (3, 64)
     assert tensors["model.layers.1.mlp.down_proj.lora.B.weight"].shape == (64, 3)
-    torch.testing.assert_close(load_adapter(files[0], random_model(WIDE))(TOKENS), before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        load_adapter(files[0], random_model(WIDE))(TOKENS), before, rtol=1e-4, atol=1e-4
+    )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert (load_base(files[1])[0](TOKENS) - before).abs().max() < 0.1  # half precision
 
@@ -243,7 +264,9 @@ def test_merged_export_equals_the_adapter(tmp_path, tokenizer):
     before = model(TOKENS)
     exporting.export("hf", model, tokenizer, LORA, tmp_path, tmp_path)
     merged, _ = load_base(tmp_path)
-    assert (merged(TOKENS) - before).abs().max() < 0.3 and exporting.largest_difference(merged, merge_lora(model)) < 0.3  # bfloat16
+    assert (merged(TOKENS) - before).abs().max() < 0.3 and exporting.largest_difference(
+        merged, merge_lora(model)
+    ) < 0.3  # bfloat16
 
 
 @pytest.mark.parametrize("source", ["huggingface", "modelscope"])
@@ -278,16 +301,38 @@ def hub(tmp_path, tokenizer):
                 name = self.path.rsplit("FilePath=", 1)[1].split("&")[0]
                 body = files.get(name, b"")
             elif "/repo/files" in self.path:
-                listed = [{"Name": n, "Path": n, "Type": "blob", "Size": len(b), "Sha256": hashlib.sha256(b).hexdigest()} for n, b in files.items()]
+                listed = [
+                    {
+                        "Name": n,
+                        "Path": n,
+                        "Type": "blob",
+                        "Size": len(b),
+                        "Sha256": hashlib.sha256(b).hexdigest(),
+                    }
+                    for n, b in files.items()
+                ]
                 body = json.dumps({"Code": 200, "Success": True, "Data": {"Files": listed}}).encode()
             elif "/tree/" in self.path:
-                body = json.dumps([{"type": "file", "path": n, "size": len(b), "oid": "b" * 40} for n, b in files.items()]).encode()
+                body = json.dumps(
+                    [{"type": "file", "path": n, "size": len(b), "oid": "b" * 40} for n, b in files.items()]
+                ).encode()
             elif "/api/models/" in self.path:
-                body = json.dumps({"id": "x/y", "modelId": "x/y", "sha": "a" * 40, "siblings": [{"rfilename": n} for n in files]}).encode()
+                body = json.dumps(
+                    {
+                        "id": "x/y",
+                        "modelId": "x/y",
+                        "sha": "a" * 40,
+                        "siblings": [{"rfilename": n} for n in files],
+                    }
+                ).encode()
             else:
                 body = files.get(name, b"")
             self.send_response(200 if body else 404)
-            for header, value in (("ETag", f'"{len(body)}{name}"'), ("X-Repo-Commit", "a" * 40), ("Content-Length", str(len(body)))):
+            for header, value in (
+                ("ETag", f'"{len(body)}{name}"'),
+                ("X-Repo-Commit", "a" * 40),
+                ("Content-Length", str(len(body))),
+            ):
                 self.send_header(header, value)
             self.end_headers()
             self.wfile.write(body if forced is None else forced)

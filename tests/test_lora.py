@@ -47,18 +47,25 @@ def test_merging_keeps_the_outputs_and_merging_twice_changes_nothing():
     assert not lora.lora_state(model)
 
 
-@pytest.mark.parametrize(("config", "expected"), [(STOCK_LORA, 131_072), (LoraConfig(rank=2, alpha=2), 2 * 72_704)])
+@pytest.mark.parametrize(
+    ("config", "expected"), [(STOCK_LORA, 131_072), (LoraConfig(rank=2, alpha=2), 2 * 72_704)]
+)
 def test_parameter_count(config, expected):
     assert lora.lora_parameter_count(lora.add_lora(MiniMind(ModelConfig()), config)) == expected
 
 
 def test_the_formula_of_the_adapter_size_is_its_size():
     for config in (SMALL, STOCK_LORA, LoraConfig(rank=5, target_modules=("k_proj", "down_proj")), UPPER_HALF):
-        assert lora.lora_size(config, ModelConfig()) == lora.lora_parameter_count(lora.add_lora(MiniMind(ModelConfig()), config))
+        assert lora.lora_size(config, ModelConfig()) == lora.lora_parameter_count(
+            lora.add_lora(MiniMind(ModelConfig()), config)
+        )
 
 
 def test_a_rank_stabilised_update_is_scaled_by_the_root():
-    assert LoraConfig(rank=16, alpha=32, rank_stabilised=True).scale == 8 and LoraConfig(rank=16, alpha=32).scale == 2
+    assert (
+        LoraConfig(rank=16, alpha=32, rank_stabilised=True).scale == 8
+        and LoraConfig(rank=16, alpha=32).scale == 2
+    )
 
 
 def test_layers_below_the_first_get_no_adapter_and_no_gradient():
@@ -106,4 +113,6 @@ def test_spectra_are_the_singular_values_of_the_merged_update(tmp_path):
     modules = {name: module for name, module in model.named_modules() if isinstance(module, lora.LoraLinear)}
     assert spectra.keys() == modules.keys()
     for name, module in modules.items():
-        torch.testing.assert_close(spectra[name], torch.linalg.svdvals(module.delta())[:3], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            spectra[name], torch.linalg.svdvals(module.delta())[:3], rtol=1e-4, atol=1e-4
+        )

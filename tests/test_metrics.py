@@ -35,7 +35,10 @@ def test_a_rival_inside_the_expected_value_is_no_rival():
     assert not is_right("收录在专辑《依然范特西》中", "《范特西》", ["《范特西》", "《依然范特西》"])
 
 
-@pytest.mark.parametrize(("answer", "expected"), [("知道呀知道呀知道呀知道呀", True), ("周杰伦出生于1979年1月18日。", False), ("", False)])
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("知道呀知道呀知道呀知道呀", True), ("周杰伦出生于1979年1月18日。", False), ("", False)],
+)
 def test_repetition(answer, expected):
     assert repeats(answer) is expected
 

@@ -38,7 +38,9 @@ def test_shared_prefix_gives_the_same_states_and_gradients(model):
     cache = expand_cache(model.hidden(prefix)[1], 2)
     states, _ = model.hidden(TOKENS, cache)
     torch.testing.assert_close(states, model.hidden(whole)[0][:, 3:])
-    torch.testing.assert_close(torch.autograd.grad(states.square().sum(), weight)[0], expected, rtol=1e-4, atol=3e-5)
+    torch.testing.assert_close(
+        torch.autograd.grad(states.square().sum(), weight)[0], expected, rtol=1e-4, atol=3e-5
+    )
 
 
 def test_fresh_blocks_are_the_identity():
@@ -96,7 +98,9 @@ def test_written_out_gradients_are_those_of_the_composed_operations():
 def test_the_written_out_gradient_of_lora_is_that_of_its_formula():
     torch.manual_seed(0)
     weight = torch.randn(6, 4, dtype=torch.double)
-    given = [torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((2, 3, 4), (2, 4), (6, 2))]
+    given = [
+        torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((2, 3, 4), (2, 4), (6, 2))
+    ]
     product = lambda x, a, b: LoraProduct.apply(x, weight, a, b, 0.5)
     torch.testing.assert_close(product(*given), given[0] @ (weight + 0.5 * given[2] @ given[1]).T)
     assert torch.autograd.gradcheck(product, given)
@@ -104,13 +108,18 @@ def test_the_written_out_gradient_of_lora_is_that_of_its_formula():
         low = LoraProduct.apply(given[0].float(), weight.bfloat16(), given[1].float(), given[2].float(), 0.5)
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(low.double(), product(*given), rtol=0.05, atol=0.05)
-    assert all(gradient.dtype == torch.double for gradient in torch.autograd.grad(low.sum(), given))  # through the conversions
+    assert all(
+        gradient.dtype == torch.double for gradient in torch.autograd.grad(low.sum(), given)
+    )  # through the conversions
 
 
 @pytest.mark.parametrize("inner", [900, 1400])
 def test_a_long_product_equals_one_in_float32_but_for_rounding(inner):
     torch.manual_seed(0)
-    a, b = torch.randn(5, inner).bfloat16(), torch.randn(7, inner).bfloat16().T  # an odd number of columns, transposed as weights are
+    a, b = (
+        torch.randn(5, inner).bfloat16(),
+        torch.randn(7, inner).bfloat16().T,
+    )  # an odd number of columns, transposed as weights are
     torch.testing.assert_close(product(a, b), (a.float() @ b.float()).bfloat16(), rtol=0.02, atol=0.02)
 
 
@@ -127,7 +136,9 @@ def test_norm_and_rotation_are_exact_but_for_rounding_in_either_precision(dtype,
     x, weight, along = torch.randn(3, 2, 5, 16), torch.rand(16), torch.randn(3, 2, 5, 16)
     cos, sin = (function(torch.rand(3, 1, 5, 8) * 9) for function in (torch.cos, torch.sin))
     halves = lambda x: x.chunk(2, dim=-1)
-    turned = lambda x: torch.cat((halves(x)[0] * cos - halves(x)[1] * sin, halves(x)[1] * cos + halves(x)[0] * sin), dim=-1)
+    turned = lambda x: torch.cat(
+        (halves(x)[0] * cos - halves(x)[1] * sin, halves(x)[1] * cos + halves(x)[0] * sin), dim=-1
+    )
     for ours, plain in (
         (lambda x: RMSNormalize.apply(x, weight, 1e-5), lambda x: F.rms_norm(x, (16,), weight, 1e-5)),
         (lambda x: Rotate.apply(x, cos, sin), turned),

@@ -12,7 +12,9 @@ from conftest import PROJECT
 
 from minimind_core.reporting.notebooks import hidden_errors
 
-NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[!.]*.ipynb"))  # hidden ones belong to a run that is under way
+NOTEBOOKS = sorted(
+    (PROJECT / "notebooks").glob("[!.]*.ipynb")
+)  # hidden ones belong to a run that is under way
 RUNNER = [sys.executable, str(PROJECT / "scripts" / "run_notebooks.py")]
 # Put on every kernel's path: any connection that leaves the machine is refused and written down.
 GUARD = """
@@ -47,7 +49,9 @@ def test_frame(path):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             assert len(cell.source.splitlines()) <= 15
-            assert not any(isinstance(node, ast.ClassDef | ast.FunctionDef) for node in ast.walk(ast.parse(cell.source)))
+            assert not any(
+                isinstance(node, ast.ClassDef | ast.FunctionDef) for node in ast.walk(ast.parse(cell.source))
+            )
             assert not [o for o in cell.outputs if o.output_type == "error" or o.get("name") == "stderr"]
     assert path.stat().st_size <= 400_000
 
@@ -57,14 +61,18 @@ def test_eight_chapters():
 
 
 def test_an_unknown_parameter_is_refused(tmp_path):
-    result = subprocess.run([*RUNNER, "--scratch", tmp_path / "s", "-p", "RUNN=x"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [*RUNNER, "--scratch", tmp_path / "s", "-p", "RUNN=x"], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 2 and "RUNN" in result.stderr and "RUN" in result.stderr
 
 
 def test_an_error_hidden_in_a_widget_is_found():
     outputs = [{"output_type": "error", "ename": "ValueError", "evalue": "hidden", "traceback": []}]
     states = {"state": {"a": {"state": {"outputs": outputs}}, "b": {"state": {}}}}
-    notebook = nbformat.v4.new_notebook(metadata={"widgets": {"application/vnd.jupyter.widget-state+json": states}})
+    notebook = nbformat.v4.new_notebook(
+        metadata={"widgets": {"application/vnd.jupyter.widget-state+json": states}}
+    )
     assert hidden_errors(notebook) == ["ValueError: hidden"]
 
 
@@ -76,7 +84,13 @@ def test_all_notebooks_run_in_the_smoke_profile_without_network(tmp_path):
     log = tmp_path / "network.log"
     environment = {**os.environ, "PYTHONPATH": str(guard), "NETWORK_LOG": str(log)}
     scratch = tmp_path / "scratch"
-    result = subprocess.run([*RUNNER, "--profile", "smoke", "--scratch", scratch], env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [*RUNNER, "--profile", "smoke", "--scratch", scratch],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert Path(f"{log}.armed").exists()
     assert not log.exists(), log.read_text()
@@ -84,9 +98,13 @@ def test_all_notebooks_run_in_the_smoke_profile_without_network(tmp_path):
         notebook = nbformat.read(scratch / "notebooks" / path.name, as_version=4)
         counts = [c.execution_count for c in notebook.cells if c.cell_type == "code"]
         assert counts == list(range(1, len(counts) + 1))  # the cell that papermill adds leaves no gap
-        assert "papermill" not in notebook.metadata and not any("execution" in c.metadata for c in notebook.cells)
+        assert "papermill" not in notebook.metadata and not any(
+            "execution" in c.metadata for c in notebook.cells
+        )
     assert (scratch / "report" / "大作业报告.pdf").read_bytes().startswith(b"%PDF")
     assert len(list(scratch.glob("*_大作业.zip"))) == 1
     loss = nbformat.read(scratch / "notebooks" / "04_train_lora.ipynb", as_version=4)
-    assert any("image/png" in o.get("data", {}) for c in loss.cells if c.cell_type == "code" for o in c.outputs)
+    assert any(
+        "image/png" in o.get("data", {}) for c in loss.cells if c.cell_type == "code" for o in c.outputs
+    )
     assert (scratch / "figures" / "loss.png").exists()

@@ -91,7 +91,17 @@ def test_processes_without_a_shared_disk_go_on_from_the_first_ones_checkpoint(wo
     subprocess.run([sys.executable, "-m", *train], check=True, env=ENVIRONMENT)
     script = other / "apart.py"
     script.write_text(APART, encoding="utf-8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1", "--master_port", "29533"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_addr",
+        "127.0.0.1",
+        "--master_port",
+        "29533",
+    ]
     for mode, steps in (("fresh", "2"), ("resume", "1000")):
         subprocess.run([*torchrun, script, workbook.root, other, mode, steps], check=True, env=ENVIRONMENT)
         assert not (other / "runs").exists()
@@ -116,7 +126,10 @@ def test_a_run_killed_at_random_moments_resumes_to_the_same_adapter(workbook):
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run([*driver, "killed", "True", "0"], check=True, env=ENVIRONMENT)
-    digests = {hashlib.sha256((workbook.runs / name / "adapter.safetensors").read_bytes()).hexdigest() for name in ("whole", "killed")}
+    digests = {
+        hashlib.sha256((workbook.runs / name / "adapter.safetensors").read_bytes()).hexdigest()
+        for name in ("whole", "killed")
+    }
     assert kills >= 1 and len(digests) == 1
     assert [step for step, _ in rows(folder)] == [step for step, _ in rows(workbook.runs / "whole")]
 
@@ -163,7 +176,10 @@ def test_wandb_works_offline(tmp_path, monkeypatch):
 
 def test_a_missing_tracker_is_named_and_none_is_silent(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "swanlab", None)
-    with pytest.raises(WorkbookError, match="pip install swanlab"), tracking("swanlab", tmp_path, "p", {"name": "x"}):
+    with (
+        pytest.raises(WorkbookError, match="pip install swanlab"),
+        tracking("swanlab", tmp_path, "p", {"name": "x"}),
+    ):
         pass
     with tracking(None, tmp_path, "p", {}) as log:
         log(RECORD)

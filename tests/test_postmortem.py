@@ -15,7 +15,11 @@ def test_a_log_prints_the_same_batches_of_every_epoch():
     result = {"losses": losses, "run": {"steps": 28, "epochs": 4}, "valid_losses": [[3, 0.5]]}
     assert postmortem.as_logged(result) == [10 * epoch + step for epoch in range(4) for step in (0, 2, 4)]
     rows = postmortem.as_metrics(result)
-    assert [row["loss"] for row in rows] == losses and rows[2]["valid_loss"] == 0.5 and rows[3]["valid_loss"] == ""
+    assert (
+        [row["loss"] for row in rows] == losses
+        and rows[2]["valid_loss"] == 0.5
+        and rows[3]["valid_loss"] == ""
+    )
     assert rows[2]["mean_loss"] == sum(losses[:3]) / 3
 
 
@@ -32,7 +36,13 @@ def test_a_sentence_names_what_moved_beyond_chance_and_nothing_else():
     def result(identity: int, talk: float = 1.5) -> dict:
         right = dict.fromkeys((*SUITES, "over_refusal", "ended", "repetition"), 20) | {"identity": identity}
         scores = {key: share_of([i < count for i in range(40)]) for key, count in right.items()}
-        return {"about": "打乱", "lesson": "要打乱", "run": {"train_seconds": 60}, "scores": scores, "everyday_loss": talk}
+        return {
+            "about": "打乱",
+            "lesson": "要打乱",
+            "run": {"train_seconds": 60},
+            "scores": scores,
+            "everyday_loss": talk,
+        }
 
     (text,) = postmortem.effects({"a1": result(36), "a0": result(8)})
     assert "要打乱" in text and "20% → 90%" in text and text.count("→") == 2

@@ -10,7 +10,15 @@ from conftest import TINY, random_model
 from minimind_core.config import ModelConfig
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, START_ID, train_tokenizer
-from minimind_core.training.pretraining import Document, PackedRows, allowed, grow, pack, read_corpus, sample_mix
+from minimind_core.training.pretraining import (
+    Document,
+    PackedRows,
+    allowed,
+    grow,
+    pack,
+    read_corpus,
+    sample_mix,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +45,18 @@ def test_ordinary_text_is_allowed(text):
 @pytest.fixture
 def corpus(tmp_path):
     """A corpus of three small files."""
-    chat = {"conversations": [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "你好呀"}]}
+    chat = {
+        "conversations": [{"role": "user", "content": "你好"}, {"role": "assistant", "content": "你好呀"}]
+    }
     rows = {
-        "pretrain": [{"text": f"第{i}段文字，讲一件小事。" * 5, "shard": "cmrc2018_wiki", "licence": "CC"} for i in range(300)]
-        + [{"text": "我是一个语言模型", "shard": "gaokao", "licence": "CC"}, {"text": "法律条文" * 9, "shard": "prc_laws", "licence": "PD"}],
+        "pretrain": [
+            {"text": f"第{i}段文字，讲一件小事。" * 5, "shard": "cmrc2018_wiki", "licence": "CC"}
+            for i in range(300)
+        ]
+        + [
+            {"text": "我是一个语言模型", "shard": "gaokao", "licence": "CC"},
+            {"text": "法律条文" * 9, "shard": "prc_laws", "licence": "PD"},
+        ],
         "chat": [{**chat, "shard": "oasst1_zh", "licence": "A"}],
         "counselling": [{**chat, "shard": "smile_part1", "licence": "CC0"}],
     }
@@ -65,7 +81,11 @@ def test_held_out_documents_are_never_sampled(corpus):
 
 def test_tokenizer_has_the_special_ids_and_packing_keeps_every_token():
     tokenizer = train_tokenizer(["你好，世界。" * 20, "hello world"], 300)
-    assert [tokenizer.token_to_id(t) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")] == [PAD_ID, START_ID, END_ID]
+    assert [tokenizer.token_to_id(t) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")] == [
+        PAD_ID,
+        START_ID,
+        END_ID,
+    ]
     documents = [Document(f"第{i}句话。", "prose", "x", "y") for i in range(40)]
     rows = pack(documents, tokenizer, 16)
     flat = [i for d in documents for i in [*tokenizer.encode(d.text).ids, PAD_ID]]
@@ -78,7 +98,9 @@ def test_packed_rows_are_used_once_with_shifted_labels():
     source = PackedRows(rows, 3)
     assert len(source) == 3
     batch = source[1][0]
-    assert batch.tokens.tolist() == rows[3:6, :-1].tolist() and batch.labels.tolist() == rows[3:6, 1:].tolist()
+    assert (
+        batch.tokens.tolist() == rows[3:6, :-1].tolist() and batch.labels.tolist() == rows[3:6, 1:].tolist()
+    )
 
 
 def test_growing_keeps_the_function():

@@ -10,7 +10,9 @@ from minimind_core.errors import WorkbookError
 
 LONG = "他出生在北方的一座小城里。后来他去了南方学习音乐。再后来他发行了第一张唱片！大家都喜欢他的歌声，一直到今天。"
 DIALOGUES = [
-    Dialogue(("你好", "你好呀", "听歌吗"), (Triple("周杰伦", "简介", LONG), Triple("周杰伦", "生日", "1979年"))),
+    Dialogue(
+        ("你好", "你好呀", "听歌吗"), (Triple("周杰伦", "简介", LONG), Triple("周杰伦", "生日", "1979年"))
+    ),
     Dialogue(("再见", "再见"), (Triple("某人", "生日", "1980年"), Triple("周杰伦", "生日", "1979年"))),
 ]
 
@@ -65,6 +67,24 @@ def test_health_answers_are_many_short_and_cautious(workbook):
     (workbook.dataset / "health.csv").write_bytes((PROJECT / "dataset" / "health.csv").read_bytes())
     rows = recipes.health_rows(workbook)
     assert len(rows) >= 200 and len({row.question for row in rows}) == len(rows)
-    advice = ("医", "专业", "药师", "急救", "热线", "营养师", "牙", "科", "体检", "打疫苗", "复查", "心理老师", "指导", "查", "检", "120", "门诊")
+    advice = (
+        "医",
+        "专业",
+        "药师",
+        "急救",
+        "热线",
+        "营养师",
+        "牙",
+        "科",
+        "体检",
+        "打疫苗",
+        "复查",
+        "心理老师",
+        "指导",
+        "查",
+        "检",
+        "120",
+        "门诊",
+    )
     assert all(any(word in row.answer for word in advice) and len(row.answer) <= 45 for row in rows)
     assert not [p for row in rows for p in doctor.text_problems(row)]

@@ -27,7 +27,12 @@ def results():
 def test_readme_tables_are_made_from_the_results(results, name, language):
     module = load_script("update_readme")
     text = (PROJECT / name).read_text(encoding="utf-8")
-    for mark, content in (("results", module.table), ("ablation", module.ablation), ("seeds", module.seeds), ("speed", module.speed)):
+    for mark, content in (
+        ("results", module.table),
+        ("ablation", module.ablation),
+        ("seeds", module.seeds),
+        ("speed", module.speed),
+    ):
         assert module.fill(text, mark, content(PROJECT, language)) == text
 
 
@@ -38,7 +43,9 @@ def test_main_beats_the_base_beyond_its_interval(results, suite):
 
 
 def test_the_model_earns_its_training(results):
-    """On facts, follow-ups and reverse questions that others wrote it is clearly ahead of rules without a model."""
+    """On facts, follow-ups and reverse questions that others wrote it is clearly ahead of rules without a
+    model.
+    """
     for suite in ("facts", "reverse", "follow"):
         rules, main = (results[name]["scores"][suite] for name in ("rules", "main"))
         assert not main["n"] or main["low"] > rules["share"], suite
@@ -56,5 +63,8 @@ def test_scores_are_the_count_of_the_kept_answers(results):
 def test_model_card_figures_come_from_its_file():
     facts = json.loads((PROJECT / "weights" / "base" / "training.json").read_text(encoding="utf-8"))
     card = (PROJECT / "weights" / "base" / "README.md").read_text(encoding="utf-8")
-    for value in (*(f"{s['tokens']:,}" for s in facts["stages"]), *(f"{v:.3f}" for v in facts["held_out_bits_per_byte"].values())):
+    for value in (
+        *(f"{s['tokens']:,}" for s in facts["stages"]),
+        *(f"{v:.3f}" for v in facts["held_out_bits_per_byte"].values()),
+    ):
         assert value in card

@@ -46,5 +46,8 @@ def test_shipped_sections_can_be_read_and_are_known_as_examples(workbook):
 
 def test_figures_and_tables_name_no_topic_of_their_own():
     column = dict.fromkeys(SUITES, share_of([True, False]))
-    labels = [text.get_text().replace("\n", "") for text in scores_figure({"main": column, "main + 核对": column}).axes[0].get_xticklabels()]
+    labels = [
+        text.get_text().replace("\n", "")
+        for text in scores_figure({"main": column, "main + 核对": column}).axes[0].get_xticklabels()
+    ]
     assert labels == list(suite_labels().values()) and not any("音乐" in label for label in labels)

@@ -12,7 +12,14 @@ from minimind_core.conversations import mixing
 from minimind_core.conversations.mixing import space_of
 from minimind_core.conversations.space import Space, bare, fact_rows
 from minimind_core.conversations.unknown import Unknown, unknown_rows
-from minimind_core.conversations.wordings import WAYS, describe, load_book, parse_wordings, value_kind, wordings_template
+from minimind_core.conversations.wordings import (
+    WAYS,
+    describe,
+    load_book,
+    parse_wordings,
+    value_kind,
+    wordings_template,
+)
 from minimind_core.errors import WorkbookError
 from minimind_core.inference.claims import ClaimCheck
 from minimind_core.texts import spellings
@@ -29,7 +36,9 @@ def facts_of(rows):
 
 def space_about(rows, seed=1, **draws):
     facts = facts_of(rows)
-    return Space(facts, load_book(PROJECT / "nowhere.toml", facts), seed, [("谢谢", "不客气。")], Draws(**draws))
+    return Space(
+        facts, load_book(PROJECT / "nowhere.toml", facts), seed, [("谢谢", "不客气。")], Draws(**draws)
+    )
 
 
 @pytest.mark.parametrize(("text", "problem"), [
@@ -44,9 +53,16 @@ def test_bad_wordings_are_refused(text, problem):
 def test_a_team_can_add_wordings_of_its_own(workbook):
     text = '["出生日期"]\nask = ["{s}何时来到人间"]\n'
     (workbook.dataset / "wordings.toml").write_text(text, encoding="utf-8")
-    questions = [row.question for row in mixing.build_splits(workbook)["qa_train"] if row.meta["attribute"] == "出生日期"]
+    questions = [
+        row.question
+        for row in mixing.build_splits(workbook)["qa_train"]
+        if row.meta["attribute"] == "出生日期"
+    ]
     assert any("何时来到人间" in question for question in questions)
-    assert workbook.wordings.is_file() and mixing.book_of(workbook, read_facts(workbook.facts)).without_own() != []
+    assert (
+        workbook.wordings.is_file()
+        and mixing.book_of(workbook, read_facts(workbook.facts)).without_own() != []
+    )
 
 
 @pytest.mark.parametrize(("attribute", "values", "kind"), [
@@ -56,7 +72,14 @@ def test_a_team_can_add_wordings_of_its_own(workbook):
 def test_values_are_asked_for_with_question_words_of_their_kind(attribute, values, kind):
     assert value_kind(attribute, values) == kind
     asked = " ".join(describe(attribute, values, {}).forms("ask"))
-    words = {"person": "谁", "date": "什么时候", "number": "多少", "place": "哪里", "year": "哪一年", "thing": "什么"}
+    words = {
+        "person": "谁",
+        "date": "什么时候",
+        "number": "多少",
+        "place": "哪里",
+        "year": "哪一年",
+        "thing": "什么",
+    }
     assert words[kind] in asked
     assert kind == "thing" or "{a}是什么？" not in asked
     assert parse_wordings(wordings_template(attribute, kind), "x")[attribute]["kind"] == kind
@@ -68,11 +91,25 @@ def test_answers_have_one_possessive(workbook):
 
 
 def test_every_way_is_drawn_as_often_as_said_and_the_seed_decides():
-    rows = [(f"甲{i}乙", "颜色", f"色{i}") for i in range(12)] + [(f"甲{i}乙", "大小", f"{i}米") for i in range(12)]
-    space = space_about(rows, ask=5, keywords=2, confirm=1, doubt=1, either=1, begin=1, reverse=3, follow=2, switch=1, back=0)
+    rows = [(f"甲{i}乙", "颜色", f"色{i}") for i in range(12)] + [
+        (f"甲{i}乙", "大小", f"{i}米") for i in range(12)
+    ]
+    space = space_about(
+        rows, ask=5, keywords=2, confirm=1, doubt=1, either=1, begin=1, reverse=3, follow=2, switch=1, back=0
+    )
     drawn = list(space.draw(space.facts[0]))
     counts = {way: sum(row.meta["way"] == way for row in drawn) for way in WAYS}
-    expected = {"ask": 5, "keywords": 2, "confirm": 1, "doubt": 1, "either": 1, "begin": 1, "reverse": 3, "follow": 2, "switch": 1}
+    expected = {
+        "ask": 5,
+        "keywords": 2,
+        "confirm": 1,
+        "doubt": 1,
+        "either": 1,
+        "begin": 1,
+        "reverse": 3,
+        "follow": 2,
+        "switch": 1,
+    }
     assert counts == expected
     again = [fact_rows(space_about(rows, seed)) for seed in (1, 1, 2)]
     assert again[0] == again[1] != again[2]
@@ -90,12 +127,21 @@ def test_an_answer_repeats_the_subject_and_states_the_value_whatever_the_questio
 def test_reverse_questions_are_asked_only_where_one_subject_has_the_value():
     space = space_about([("甲", "出生日期", "1年"), ("乙", "出生日期", "1年"), ("丙", "出生日期", "2年")])
     reverse = [row for row in fact_rows(space) if row.meta["way"] == "reverse"]
-    assert {row.meta["expected"] for row in reverse} == {"丙"} and all("2年" in row.question for row in reverse)
-    assert sum("丙" in row.question for row in reverse) < len(reverse) / 2  # it is named only where another is named, too, or to confirm
+    assert {row.meta["expected"] for row in reverse} == {"丙"} and all(
+        "2年" in row.question for row in reverse
+    )
+    assert (
+        sum("丙" in row.question for row in reverse) < len(reverse) / 2
+    )  # it is named only where another is named, too, or to confirm
 
 
 def test_follow_ups_name_nothing_and_may_go_on_from_the_value():
-    rows = [("《江南》", "原唱", "林俊杰"), ("林俊杰", "出生地", "新加坡"), ("林俊杰", "星座", "白羊座"), ("陶喆", "出生地", "香港")]
+    rows = [
+        ("《江南》", "原唱", "林俊杰"),
+        ("林俊杰", "出生地", "新加坡"),
+        ("林俊杰", "星座", "白羊座"),
+        ("陶喆", "出生地", "香港"),
+    ]
     drawn = [row for row in fact_rows(space_about(rows, follow=40)) if row.meta["way"] == "follow"]
     assert drawn and all(4 <= len(row.conversations) <= 8 for row in drawn)
     assert all(bare(row.meta["subject"]) not in row.question for row in drawn)
@@ -123,7 +169,9 @@ def unknown_about(rows, **draws):
 
 
 def test_unknown_things_are_really_unknown():
-    rows = [(f"《歌{i}曲》", "原唱", f"歌手{i}") for i in range(10)] + [(f"歌手{i}", "星座", "狮子座") for i in range(10)]
+    rows = [(f"《歌{i}曲》", "原唱", f"歌手{i}") for i in range(10)] + [
+        (f"歌手{i}", "星座", "狮子座") for i in range(10)
+    ]
     facts, found = facts_of(rows), unknown_about(rows)
     known = {(fact.subject, fact.attribute) for fact in facts}
     subjects, attributes = ({pair[i] for pair in known} for i in (0, 1))
@@ -148,13 +196,19 @@ def test_pairs_that_others_have_are_missing_unless_another_attribute_says_the_sa
 
 
 def test_what_asks_about_a_subject_of_the_facts_is_no_other_topic():
-    asked = [row.question for row in unknown_about([("秦始皇", "颜色", "红"), ("汉武帝", "颜色", "黄")]) if row.meta["reason"] == "topic"]
+    asked = [
+        row.question
+        for row in unknown_about([("秦始皇", "颜色", "红"), ("汉武帝", "颜色", "黄")])
+        if row.meta["reason"] == "topic"
+    ]
     assert asked and not any("秦始皇" in question for question in asked)
 
 
 def test_everyday_talk_is_answered_and_never_declined(workbook):
     splits = mixing.build_splits(workbook)
-    assert len(splits["everyday"]) > 500 and not any("不知道" in row.answer[:10] for row in splits["everyday"])
+    assert len(splits["everyday"]) > 500 and not any(
+        "不知道" in row.answer[:10] for row in splits["everyday"]
+    )
     declined = {row.question for row in splits["unknown"]}
     assert not declined & {row.question for row in splits["everyday"]}
 
@@ -166,7 +220,11 @@ def test_draws_of_the_workbook_are_read_and_checked(project):
     text = path.read_text(encoding="utf-8")
     path.write_text(text + "\n[draws]\nask = 3\n", encoding="utf-8")
     assert load_workbook(project).draws == dataclasses.replace(Draws(), ask=3)
-    for wrong, problem in (("asks = 3", "不认识 asks"), ("ask = 1.5", "应是整数"), ("ask = -1", "不能是负数")):
+    for wrong, problem in (
+        ("asks = 3", "不认识 asks"),
+        ("ask = 1.5", "应是整数"),
+        ("ask = -1", "不能是负数"),
+    ):
         path.write_text(f"{text}\n[draws]\n{wrong}\n", encoding="utf-8")
         with pytest.raises(WorkbookError, match=problem):
             load_workbook(project)
@@ -195,9 +253,16 @@ def test_the_space_of_a_workbook_uses_its_small_talk(workbook):
 
 
 def test_a_follow_up_may_be_a_question_of_any_way_with_a_pronoun():
-    rows = [("《江南》", "原唱", "林俊杰"), ("林俊杰", "出生地", "新加坡"), ("林俊杰", "星座", "白羊座"), ("陶喆", "出生地", "香港")]
+    rows = [
+        ("《江南》", "原唱", "林俊杰"),
+        ("林俊杰", "出生地", "新加坡"),
+        ("林俊杰", "星座", "白羊座"),
+        ("陶喆", "出生地", "香港"),
+    ]
     last = [row.question for row in fact_rows(space_about(rows, follow=60)) if row.meta["way"] == "follow"]
-    assert any("他" in question and "新加坡" in question for question in last)  # confirmed: 他的出生地是新加坡吗
+    assert any(
+        "他" in question and "新加坡" in question for question in last
+    )  # confirmed: 他的出生地是新加坡吗
     assert any(len(row.conversations) == 8 for row in fact_rows(space_about(rows, follow=60)))
 
 
@@ -205,7 +270,9 @@ def test_a_follow_up_may_be_a_question_of_any_way_with_a_pronoun():
 def test_every_spelling_of_a_value_is_different_and_known_to_the_claim_check(value):
     found = spellings(value)
     assert found[0] == value and len(set(found)) == len(found) > 3
-    check = ClaimCheck("不知道。", {"生于": frozenset(["{v}是{s}的生日。"])}, {"生于": frozenset(["甲"])}, {"甲": ("甲",)})
+    check = ClaimCheck(
+        "不知道。", {"生于": frozenset(["{v}是{s}的生日。"])}, {"生于": frozenset(["甲"])}, {"甲": ("甲",)}
+    )
     for typed in found:
         assert check.stands([{"role": "user", "content": f"{typed}是谁的生日"}], f"{value}是甲的生日。")
     assert not check.stands([{"role": "user", "content": "是谁的生日"}], f"{value}是甲的生日。")

@@ -15,7 +15,12 @@ from minimind_core.evaluation.scoring import compare, evaluate_run, load_results
 from minimind_core.evaluation.suites import SUITES, Question, load_suites
 from minimind_core.inference.generation import Answer
 
-SONGS = [("周杰伦", "英文名", "Jay Chou"), ("王力宏", "英文名", "Leehom Wang"), ("《江南曲》", "原唱", "周杰伦"), ("《力量》", "原唱", "王力宏")]
+SONGS = [
+    ("周杰伦", "英文名", "Jay Chou"),
+    ("王力宏", "英文名", "Leehom Wang"),
+    ("《江南曲》", "原唱", "周杰伦"),
+    ("《力量》", "原唱", "王力宏"),
+]
 
 
 @pytest.fixture
@@ -36,8 +41,12 @@ def write_blind(workbook, *rows, split="test"):
 def test_another_name_of_the_subject_is_right_unless_it_was_given(songs):
     song = Question("facts", ("《江南曲》谁唱的",), "周杰伦", "《江南曲》", "原唱")
     name = Question("reverse", ("谁的英文名是Jay Chou",), "周杰伦", "周杰伦", "英文名")
-    assert right(songs, song, "《江南曲》的原唱是Jay Chou。") and not right(songs, song, "《江南曲》的原唱是Leehom Wang。")
-    assert right(songs, name, "Jay Chou是周杰伦的英文名。") and not right(songs, name, "Jay Chou是Jay Chou的英文名。")
+    assert right(songs, song, "《江南曲》的原唱是Jay Chou。") and not right(
+        songs, song, "《江南曲》的原唱是Leehom Wang。"
+    )
+    assert right(songs, name, "Jay Chou是周杰伦的英文名。") and not right(
+        songs, name, "Jay Chou是Jay Chou的英文名。"
+    )
 
 
 @pytest.mark.parametrize(("text", "good"), [
@@ -51,7 +60,9 @@ def test_who_claims_to_be_another_assistant_is_wrong_whatever_else_it_says(workb
 def test_a_team_may_share_a_word_with_an_assistant(workbook):
     sparks = dataclasses.replace(workbook, persona=dataclasses.replace(workbook.persona, team="星火小队"))
     question = Question("identity", ("你是谁",), "小音")
-    assert right(sparks, question, "我是小音，一个由星火小队训练的助手。") and not right(sparks, question, "我是小音，也是豆包。")
+    assert right(sparks, question, "我是小音，一个由星火小队训练的助手。") and not right(
+        sparks, question, "我是小音，也是豆包。"
+    )
 
 
 @pytest.mark.parametrize(("text", "detail", "good"), [
@@ -64,10 +75,17 @@ def test_everyday_talk_is_answered_by_talking(songs, text, detail, good):
 
 def test_every_way_of_asking_for_a_known_fact_counts_as_over_refusal(songs):
     grader = Grader(songs)
-    asked = [Question(suite, ("《力量》谁唱的",), "王力宏", "《力量》", "原唱") for suite in ("facts", "follow", "follow", "unknown")]
+    asked = [
+        Question(suite, ("《力量》谁唱的",), "王力宏", "《力量》", "原唱")
+        for suite in ("facts", "follow", "follow", "unknown")
+    ]
     texts = ["王力宏", "抱歉，这个我不知道。", "王力宏", "抱歉，这个我不知道。"]
-    found = summarize([grader.grade(q, Answer(text, 2, True)) for q, text in zip(asked, texts, strict=True)])["scores"]
-    assert (found["over_refusal"]["right"], found["over_refusal"]["n"]) == (1, 3) and found["unknown"]["right"] == 1
+    found = summarize([grader.grade(q, Answer(text, 2, True)) for q, text in zip(asked, texts, strict=True)])[
+        "scores"
+    ]
+    assert (found["over_refusal"]["right"], found["over_refusal"]["n"]) == (1, 3) and found["unknown"][
+        "right"
+    ] == 1
 
 
 def test_questions_written_for_other_facts_are_left_out(songs):
@@ -91,7 +109,10 @@ def test_questions_written_for_other_facts_are_left_out(songs):
     assert list(found) == list(SUITES) and len(found["seen"]) == len(SONGS)
 
 
-@pytest.mark.parametrize("line", ["{", '{"suite": "nobody", "turns": ["x"]}', '{"suite": "facts"}', '{"suite": "facts", "turns": "x"}'])
+@pytest.mark.parametrize(
+    "line",
+    ["{", '{"suite": "nobody", "turns": ["x"]}', '{"suite": "facts"}', '{"suite": "facts", "turns": "x"}'],
+)
 def test_a_broken_test_question_is_named_by_its_line(workbook, line):
     workbook.questions("test").write_text('{"suite": "everyday", "turns": ["早"]}\n' + line, encoding="utf-8")
     with pytest.raises(WorkbookError, match="test.jsonl:2"):
@@ -133,5 +154,9 @@ def test_runs_are_compared_question_by_question(songs):
     write_dataset(songs)
     lookup, rules = (evaluate_run(songs, name) for name in ("lookup", "rules"))
     found = compare(lookup, rules)["seen"]
-    both = [(a["right"], b["right"]) for a, b in zip(lookup["answers"], rules["answers"], strict=True) if a["suite"] == "seen"]
+    both = [
+        (a["right"], b["right"])
+        for a, b in zip(lookup["answers"], rules["answers"], strict=True)
+        if a["suite"] == "seen"
+    ]
     assert found["n"] == len(both) and found["only_first"] == sum(a and not b for a, b in both)

@@ -7,14 +7,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimind_core.conversations.schema import dialogue
-from minimind_core.modeling.tokenizer import DEFAULT_SYSTEM, END_ID, encode_chat, encode_prompt, load_tokenizer
-from minimind_core.training.batches import ConversationBatches, encode_row, encode_rows, group_by_length, make_batch
+from minimind_core.modeling.tokenizer import (
+    DEFAULT_SYSTEM,
+    END_ID,
+    encode_chat,
+    encode_prompt,
+    load_tokenizer,
+)
+from minimind_core.training.batches import (
+    ConversationBatches,
+    encode_row,
+    encode_rows,
+    group_by_length,
+    make_batch,
+)
 from minimind_core.training.trainer import IGNORE, batch_loss
 
 TOKENIZER = load_tokenizer(PROJECT / "weights" / "base" / "tokenizer.json")
 CHATS = [
     [{"role": "user", "content": "你是谁？"}, {"role": "assistant", "content": "我是小音。"}],
-    [{"role": "system", "content": "只说中文"}, {"role": "user", "content": "hi 你好 1979"}, {"role": "assistant", "content": "你好！"}],
+    [
+        {"role": "system", "content": "只说中文"},
+        {"role": "user", "content": "hi 你好 1979"},
+        {"role": "assistant", "content": "你好！"},
+    ],
     [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b"},
@@ -29,8 +45,12 @@ def test_our_renderer_and_the_template_file_agree(messages):
     from transformers import AutoTokenizer
 
     theirs = AutoTokenizer.from_pretrained(PROJECT / "weights" / "base")
-    assert theirs.apply_chat_template(messages, tokenize=False) == TOKENIZER.decode(encode_chat(TOKENIZER, messages)[0], skip_special_tokens=False)
-    assert list(theirs.apply_chat_template(messages, return_dict=False)) == encode_chat(TOKENIZER, messages)[0]
+    assert theirs.apply_chat_template(messages, tokenize=False) == TOKENIZER.decode(
+        encode_chat(TOKENIZER, messages)[0], skip_special_tokens=False
+    )
+    assert (
+        list(theirs.apply_chat_template(messages, return_dict=False)) == encode_chat(TOKENIZER, messages)[0]
+    )
     prompt = theirs.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
     assert list(prompt) == encode_prompt(TOKENIZER, messages[:-1])
 
@@ -57,7 +77,9 @@ def test_truncation_keeps_the_end_token():
 
 
 def rows_of(count: int):
-    return encode_rows([dialogue(f"第{i}个问题" + "呀" * (i % 7), f"回答{i}" * (1 + i % 5)) for i in range(count)], TOKENIZER)
+    return encode_rows(
+        [dialogue(f"第{i}个问题" + "呀" * (i % 7), f"回答{i}" * (1 + i % 5)) for i in range(count)], TOKENIZER
+    )
 
 
 @pytest.mark.parametrize("tokens", [64, 300])

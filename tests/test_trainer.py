@@ -103,7 +103,9 @@ def test_rate_rises_stays_and_falls():
 
 @pytest.mark.parametrize("shape", [(8, 20), (20, 8), (16, 16)])
 def test_orthogonalized_updates_have_singular_values_near_one(shape):
-    values = torch.linalg.svdvals(orthogonalize(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+    values = torch.linalg.svdvals(
+        orthogonalize(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    )
     assert values.min() > 0.3 and values.max() < 1.3
 
 
@@ -112,7 +114,9 @@ def test_tiny_config_is_tiny():
 
 
 def test_an_interrupt_inside_a_step_waits_for_its_end(tmp_path, monkeypatch):
-    """Ctrl-C while the optimizer is writing: the step ends, is reported and saved, and a resume gives the same bits."""
+    """Ctrl-C while the optimizer is writing: the step ends, is reported and saved, and a resume gives the
+    same bits.
+    """
     whole = adapter()
     real, calls = trainer.update, []
 
@@ -148,11 +152,17 @@ def test_lora_b_may_learn_faster_than_lora_a():
     model = add_lora(random_model(), LoraConfig(rank=2, alpha=4))
     (optimizer,) = build_optimizers(model, TrainConfig(learning_rate=1e-3, lora_b_ratio=8.0))
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
-    assert all(rates[id(p)] == (8e-3 if name.endswith("lora_B") else 1e-3) for name, p in model.named_parameters() if p.requires_grad)
+    assert all(
+        rates[id(p)] == (8e-3 if name.endswith("lora_B") else 1e-3)
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    )
     assert len(rates) == sum(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.skipif(not list((Path(torch.__file__).parent / "lib").glob("libgomp*")), reason="another OpenMP runtime")
+@pytest.mark.skipif(
+    not list((Path(torch.__file__).parent / "lib").glob("libgomp*")), reason="another OpenMP runtime"
+)
 def test_helpers_that_are_let_go_come_back_when_needed():
     threads = lambda: len(list(Path("/proc/self/task").iterdir()))
     values, before = torch.randn(2_000_000), torch.get_num_threads()

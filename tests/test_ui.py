@@ -33,7 +33,11 @@ def test_empty_questions_are_ignored(panel):
 
 def test_preset_button_asks_its_question_and_html_is_escaped(panel):
     panel.presets[1].click()
-    assert panel.turns[0][0] == "<b>你好</b>" and "&lt;b&gt;" in panel.log.value and "<b>你好" not in panel.log.value
+    assert (
+        panel.turns[0][0] == "<b>你好</b>"
+        and "&lt;b&gt;" in panel.log.value
+        and "<b>你好" not in panel.log.value
+    )
 
 
 def test_saved_panel_shows_its_text_without_widgets(panel):
@@ -51,9 +55,15 @@ def test_training_draws_saves_and_reports(workbook, capsys, monkeypatch, fast):
     out = capsys.readouterr().out
     assert "训练损失" in out and "身份" in out and "曲线已保存到 figures/loss.png" in out
     assert (workbook.figures / "loss.png").stat().st_size > 5000 and (workbook.figures / "loss.svg").exists()
-    assert bytes(panel.picture.value).startswith(b"\x89PNG") and panel.stop_button.disabled and panel.go_button.disabled
+    assert (
+        bytes(panel.picture.value).startswith(b"\x89PNG")
+        and panel.stop_button.disabled
+        and panel.go_button.disabled
+    )
     scores = read_quiz(panel.run.folder)
-    assert int(scores[-1]["step"]) == len(panel.run.source) and all(0 <= float(row["identity"]) <= 1 for row in scores)
+    assert int(scores[-1]["step"]) == len(panel.run.source) and all(
+        0 <= float(row["identity"]) <= 1 for row in scores
+    )
 
 
 def test_the_buttons_stop_and_go_on_to_the_unbroken_result(workbook, monkeypatch):
@@ -83,13 +93,20 @@ def test_an_error_while_training_is_shown_and_raised_by_wait(workbook):
 
 def test_tables(workbook):
     score = {"right": 1, "n": 2, "share": 0.5, "low": 0.1, "high": 0.9}
-    table = widgets.score_table({"main": {"identity": score, "follow": {**score, "n": 0}}}, {"identity": "身份", "follow": "追问"})
+    table = widgets.score_table(
+        {"main": {"identity": score, "follow": {**score, "n": 0}}}, {"identity": "身份", "follow": "追问"}
+    )
     assert list(table.index) == ["身份"]  # what nobody was asked is left out
     assert table.loc["身份", "main"].startswith("50.0%（1/2")
     details = {"details": {"music/a": score, "music/b": {**score, "share": 0.2}, "other/c": score}}
     assert list(widgets.detail_table(details, "music").index) == ["b", "a"]
     assert list(widgets.detail_table(details, "music")["正确率"]) == ["20.0%", "50.0%"]
-    compared = widgets.comparison_table({"identity": {"n": 9, "only_first": 3, "only_second": 1, "p": 0.625}}, "main", "查表", {"identity": "身份"})
+    compared = widgets.comparison_table(
+        {"identity": {"n": 9, "only_first": 3, "only_second": 1, "p": 0.625}},
+        "main",
+        "查表",
+        {"identity": "身份"},
+    )
     assert compared.loc["身份"].to_dict() == {"题数": 9, "只有main对": 3, "只有查表对": 1, "p": "0.62"}
     answers = [{"question": "问", "before": [], "expected": "答", "answer": "答", "right": True}]
     assert isinstance(widgets.answer_table(answers), pd.DataFrame) and widgets.answer_table([]).empty
@@ -103,13 +120,26 @@ def test_the_answer_browser_filters_by_everything_at_once():
         ("identity", "maker", "谁做的", "不知道", False),
         ("unknown", "title", "《乙》", "甲", False),
     ]
-    answers = [dict(zip(("suite", "detail", "question", "answer", "right"), row, strict=True), expected="x", before=[]) for row in rows]
+    answers = [
+        dict(
+            zip(("suite", "detail", "question", "answer", "right"), row, strict=True), expected="x", before=[]
+        )
+        for row in rows
+    ]
     answers[1]["checked"] = "<b>是我</b>"
     browser = widgets.AnswerBrowser(answers, {"identity": "身份", "unknown": "不知道"})
     asked = lambda: [a["question"] for a in browser.chosen()]
-    assert asked() == ["谁做的", "《乙》"] and "2 道" in browser.table.value and "&lt;b&gt;是我" in browser.table.value
+    assert (
+        asked() == ["谁做的", "《乙》"]
+        and "2 道" in browser.table.value
+        and "&lt;b&gt;是我" in browser.table.value
+    )
     browser.verdict.value, browser.suite.value = "全部", "identity"
-    assert asked() == ["你是谁", "谁做的"] and [value for _, value in browser.detail.options] == ["", "maker", "name"]
+    assert asked() == ["你是谁", "谁做的"] and [value for _, value in browser.detail.options] == [
+        "",
+        "maker",
+        "name",
+    ]
     browser.detail.value = "name"
     assert asked() == ["你是谁"]
     browser.suite.value = "unknown"  # the kinds of another suite are forgotten
@@ -130,7 +160,11 @@ def test_the_class_show_names_the_fact_and_records_the_verdict(class_show):
     assert all(button.disabled for button in class_show.verdicts)
     class_show.asker.value, class_show.second.value = "别的队", "base"
     class_show.presets[0].click()
-    assert "小镇姑娘" in class_show.note.value and "陶喆" in class_show.note.value and "base" in class_show.side.value
+    assert (
+        "小镇姑娘" in class_show.note.value
+        and "陶喆" in class_show.note.value
+        and "base" in class_show.side.value
+    )
     class_show.verdicts[2].click()
     class_show.clear()
     class_show.ask("龘龘的血型是什么")
@@ -142,7 +176,11 @@ def test_the_class_show_names_the_fact_and_records_the_verdict(class_show):
         ("别的队", "《小镇姑娘》是谁唱的？", "错"),
         ("别的队", "龘龘的血型是什么", "对"),
     ]
-    assert rows[0]["fact"] == "《小镇姑娘》|原唱|陶喆" and rows[1]["fact"] == "" and all(button.disabled for button in class_show.verdicts)
+    assert (
+        rows[0]["fact"] == "《小镇姑娘》|原唱|陶喆"
+        and rows[1]["fact"] == ""
+        and all(button.disabled for button in class_show.verdicts)
+    )
 
 
 def test_a_basis_knows_whether_the_answer_matches(class_show):
@@ -150,19 +188,25 @@ def test_a_basis_knows_whether_the_answer_matches(class_show):
         return class_show.basis([question], answer)
 
     asked = "小镇姑娘是谁的歌"
-    assert basis(asked, "陶喆").matches("《小镇姑娘》的原唱是陶喆。") and "一致" in basis(asked, "陶喆").line("陶喆")
+    assert basis(asked, "陶喆").matches("《小镇姑娘》的原唱是陶喆。") and "一致" in basis(asked, "陶喆").line(
+        "陶喆"
+    )
     assert not basis(asked, "是周杰伦的歌。").matches("是周杰伦的歌。")
     assert "身份设定 · 小音" in basis("你叫什么名字呀", "我是小音。").line("我是小音。")
     assert basis("你知道牛顿是谁吗", "不知道").matches("不知道") is None
     right, wrong = "周杰伦的出生日期是1979年1月18日。", "周杰伦的出生日期是1985年3月2日。"
-    assert basis("周杰伦的生日是哪天？", right).matches(right) and not basis("周杰伦的生日是哪天？", wrong).matches(wrong)
+    assert basis("周杰伦的生日是哪天？", right).matches(right) and not basis(
+        "周杰伦的生日是哪天？", wrong
+    ).matches(wrong)
     assert "没有这一条" in basis("范特西的原唱是谁", "不知道").line("不知道")
 
 
 def test_a_panel_remembers_the_dialogue_until_it_is_cleared(class_show, monkeypatch):
     seen = []
     stream = type(class_show.assistant("base")).stream
-    monkeypatch.setattr(type(class_show.assistant("base")), "stream", lambda self, m: seen.append(len(m)) or stream(self, m))
+    monkeypatch.setattr(
+        type(class_show.assistant("base")), "stream", lambda self, m: seen.append(len(m)) or stream(self, m)
+    )
     for question in ("《小镇姑娘》是谁唱的？", "那他的生日呢？"):
         class_show.ask(question)
     class_show.reset.click()

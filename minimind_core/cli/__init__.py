@@ -17,7 +17,11 @@ from minimind_core.errors import WorkbookError
 
 def deferred(module: str, name: str) -> Callable[[Workbook, argparse.Namespace], int]:
     """A verb whose module is loaded only when it runs: --help must not wait for torch."""
-    return lambda workbook, arguments: getattr(import_module(f"minimind_core.cli.{module}"), name)(workbook, arguments)
+
+    def run(workbook: Workbook, arguments: argparse.Namespace) -> int:
+        return getattr(import_module(f"minimind_core.cli.{module}"), name)(workbook, arguments)
+
+    return run
 
 
 def temperature(text: str) -> float:
@@ -34,13 +38,26 @@ Verb = Callable[..., argparse.ArgumentParser]
 def add_data_verbs(verb: Verb) -> None:
     """Verbs that make and check data."""
     sub = verb("collect", "data", "检查事实表，抓取网页，与 KdConv 三元组对照", run=False)
-    sub.add_argument("--url", nargs="+", help="百科、MediaWiki API、Wikidata 或 MusicBrainz 的网址；结果写到 dataset/raw/collected.csv")
+    sub.add_argument(
+        "--url",
+        nargs="+",
+        help="百科、MediaWiki API、Wikidata 或 MusicBrainz 的网址；结果写到 dataset/raw/collected.csv",
+    )
     sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="KdConv 的 music/*.json")
     sub.add_argument(
-        "--fetch-kdconv", nargs="?", const=KDCONV_ADDRESS, metavar="ADDRESS", help="先下载 KdConv；地址里的 {split} 换成 train、dev、test"
+        "--fetch-kdconv",
+        nargs="?",
+        const=KDCONV_ADDRESS,
+        metavar="ADDRESS",
+        help="先下载 KdConv；地址里的 {split} 换成 train、dev、test",
     )
     sub = verb("build-dataset", "data", "由事实表和身份设定生成训练、验证、测试数据", run=False)
-    sub.add_argument("--recipe", choices=["default", *RECIPES], default="default", help="数据配方（默认 default；其余是原始日志里的各版数据）")
+    sub.add_argument(
+        "--recipe",
+        choices=["default", *RECIPES],
+        default="default",
+        help="数据配方（默认 default；其余是原始日志里的各版数据）",
+    )
     sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="配方所用的 KdConv music/*.json")
     sub = verb("doctor", "data", "检查 JSONL 数据文件", run=False)
     sub.add_argument("files", type=Path, nargs="+", help="要检查的文件")
@@ -51,8 +68,19 @@ def add_data_verbs(verb: Verb) -> None:
 
 def add_experiment_options(sub: argparse.ArgumentParser) -> None:
     """How large an experiment is, and on what."""
-    sub.add_argument("--size", choices=("default", "full"), default="default", help="default 缩小数据；full 与原始日志一样大")
-    sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="KdConv 的 music/*.json（默认 dataset/raw/kdconv，没有就用小样本）")
+    sub.add_argument(
+        "--size",
+        choices=("default", "full"),
+        default="default",
+        help="default 缩小数据；full 与原始日志一样大",
+    )
+    sub.add_argument(
+        "--kdconv",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="KdConv 的 music/*.json（默认 dataset/raw/kdconv，没有就用小样本）",
+    )
 
 
 def add_check_option(sub: argparse.ArgumentParser) -> None:
@@ -67,14 +95,34 @@ def add_model_verbs(verb: Verb) -> None:
     sub.add_argument("--data", type=Path, help="训练文件（默认 dataset/train.jsonl）")
     sub.add_argument("--resume", action="store_true", help="从中断处继续")
     sub.add_argument("--device", help="cuda、mps 或 cpu（默认自动选择）")
-    sub.add_argument("--threads", type=int, choices=range(1, 257), metavar="N", help="CPU 线程数（默认由 PyTorch 决定）")
-    sub.add_argument("--track", choices=("tensorboard", "wandb", "swanlab"), help="同时记录到这个工具；metrics.csv 总会写")
-    sub.add_argument("--experiment", metavar="NAME", help="按 experiments.toml 里的一项训练并打分（run01…run10、data5 等），运行名就是它")
+    sub.add_argument(
+        "--threads", type=int, choices=range(1, 257), metavar="N", help="CPU 线程数（默认由 PyTorch 决定）"
+    )
+    sub.add_argument(
+        "--track", choices=("tensorboard", "wandb", "swanlab"), help="同时记录到这个工具；metrics.csv 总会写"
+    )
+    sub.add_argument(
+        "--experiment",
+        metavar="NAME",
+        help="按 experiments.toml 里的一项训练并打分（run01…run10、data5 等），运行名就是它",
+    )
     add_experiment_options(sub)
     sub = verb("experiments", "experiments", "成批运行实验；已有且没有变动的不重跑", run=False)
-    sub.add_argument("names", nargs="*", metavar="NAME", help="实验名或组名（log、kdconv、recipe、ablation、seeds、rank）；不写就列出全部")
-    sub.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="同时运行几个进程")
-    sub.add_argument("--scheduler", default="", metavar="ADDRESS", help="Dask 调度器的地址，例如 tcp://10.0.0.1:8786；各机器共享项目目录")
+    sub.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="实验名或组名（log、kdconv、recipe、ablation、seeds、rank）；不写就列出全部",
+    )
+    sub.add_argument(
+        "--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="同时运行几个进程"
+    )
+    sub.add_argument(
+        "--scheduler",
+        default="",
+        metavar="ADDRESS",
+        help="Dask 调度器的地址，例如 tcp://10.0.0.1:8786；各机器共享项目目录",
+    )
     add_experiment_options(sub)
     sub = verb("evaluate", "models", "在全部测试题上打分")
     sub.add_argument("--profile", choices=PROFILES, help="题量（默认取 workbook.toml）")
@@ -83,7 +131,14 @@ def add_model_verbs(verb: Verb) -> None:
     sub = verb("ask", "models", "回答一个文件里的问题，输出 JSONL")
     sub.add_argument("--questions", type=Path, required=True, help="每行一个问题，或 JSONL")
     sub.add_argument("--out", type=Path, help="输出文件（默认打印）")
-    sub.add_argument("--max-new-tokens", type=int, choices=range(1, 513), metavar="1–512", default=128, help="每个回答最多多少词元")
+    sub.add_argument(
+        "--max-new-tokens",
+        type=int,
+        choices=range(1, 513),
+        metavar="1–512",
+        default=128,
+        help="每个回答最多多少词元",
+    )
     add_check_option(sub)
     sub = verb("chat", "models", "在终端里对话")
     sub.add_argument("--temperature", type=temperature, default=0.0, help="0 为贪心，越大越随机")
@@ -92,11 +147,22 @@ def add_model_verbs(verb: Verb) -> None:
     sub.add_argument("--port", type=int, default=8866, help="端口（默认 8866）")
     sub.add_argument("--no-browser", action="store_true", help="不自动打开浏览器")
     sub = verb("export", "models", "导出成别的程序能用的格式")
-    sub.add_argument("--format", choices=("hf", "peft", "pth", "gguf"), required=True, help="transformers、PEFT、MiniMind 的 .pth 或 GGUF")
+    sub.add_argument(
+        "--format",
+        choices=("hf", "peft", "pth", "gguf"),
+        required=True,
+        help="transformers、PEFT、MiniMind 的 .pth 或 GGUF",
+    )
     sub.add_argument("--out", type=Path, help="输出文件夹（默认 out/运行名_格式）")
     sub = verb("download", "models", "下载官方 MiniMind 权重", run=False)
     sub.add_argument("name", choices=("minimind2-small", "minimind2", "minimind-3"), help="要下载的模型")
-    sub.add_argument("--from", dest="source", choices=("modelscope", "huggingface"), default="modelscope", help="来源（默认 modelscope）")
+    sub.add_argument(
+        "--from",
+        dest="source",
+        choices=("modelscope", "huggingface"),
+        default="modelscope",
+        help="来源（默认 modelscope）",
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -26,15 +26,23 @@ def collect(workbook: Workbook, arguments: argparse.Namespace) -> int:
         return collect_pages(workbook, arguments.url)
     if arguments.fetch_kdconv:
         with PoliteClient(workbook.dataset / "raw" / "cache") as client:
-            arguments.kdconv = fetch_kdconv(client, arguments.fetch_kdconv, workbook.dataset / "raw" / "kdconv")
+            arguments.kdconv = fetch_kdconv(
+                client, arguments.fetch_kdconv, workbook.dataset / "raw" / "kdconv"
+            )
     facts = read_facts(workbook.facts)
     print(f"{workbook.facts}: {len(facts)} 条事实，{len({f.subject for f in facts})} 个对象，格式正确。")
     for path in arguments.kdconv:
         dialogues = read_kdconv(path)
         triples = [triple for dialogue in dialogues for triple in dialogue.triples]
-        print(f"{path}: {len(dialogues)} 段对话，{sum(len(d.messages) for d in dialogues)} 条消息，{len(set(triples))} 个三元组。")
+        print(
+            f"{path}: {len(dialogues)} 段对话，{sum(len(d.messages) for d in dialogues)} "
+            f"条消息，{len(set(triples))} 个三元组。"
+        )
         for fact, values in compare(facts, triples):
-            print(f"  {'一致' if agrees(fact, values) else '不同'}：{fact.subject} {fact.attribute}：{fact.value}｜KdConv：{'、'.join(values)}")
+            print(
+                f"  {'一致' if agrees(fact, values) else '不同'}：{fact.subject} "
+                f"{fact.attribute}：{fact.value}｜KdConv：{'、'.join(values)}"
+            )
     return 0
 
 
@@ -79,14 +87,26 @@ def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
         if len(arguments.files) != 1 or arguments.fix.resolve() == arguments.files[0].resolve():
             raise WorkbookError("--fix 一次修一个文件，并且要写到另一个文件名。")
         kept, dropped = fix(arguments.files[0], arguments.fix, workbook.persona.name)
-        print(f"{arguments.fix}: 保留 {kept} 行，去掉 {dropped} 行；原文件没有改动。下面是修好的文件里还剩的问题。")
+        print(
+            f"{arguments.fix}: 保留 {kept} 行，去掉 {dropped} 行；"
+            "原文件没有改动。下面是修好的文件里还剩的问题。"
+        )
         arguments.files = [arguments.fix]
     findings = []
     for path in tqdm(arguments.files, desc="检查", unit="个文件", disable=None):
-        findings += examine(path, lambda rows: count_tokens(tokenizer, [row.messages for row in rows]), own=workbook.persona.name)
+        findings += examine(
+            path,
+            lambda rows: count_tokens(tokenizer, [row.messages for row in rows]),
+            own=workbook.persona.name,
+        )
     train = dataset_file(workbook, "train")
     if train.is_file():
-        findings += [f for path in arguments.files if path.stem.endswith("_test") for f in leaks(path, read_conversations(train))]
+        findings += [
+            f
+            for path in arguments.files
+            if path.stem.endswith("_test")
+            for f in leaks(path, read_conversations(train))
+        ]
     for finding in findings[: arguments.limit]:
         print(finding)
     errors = sum(finding.error for finding in findings)
@@ -96,7 +116,10 @@ def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
     profile = PROFILES[workbook.profile]
     for path in [path for path in arguments.files if path.stem == "train" and not errors]:
         meter = capacity(read_conversations(path), lora_size(profile.lora, model.config), profile.epochs)
-        print(f"{path}: 回答约 {meter.bits:,} 比特，适配器 {meter.parameters:,} 个参数，占容量的 {meter.load:.0%}。")
+        print(
+            f"{path}: 回答约 {meter.bits:,} 比特，适配器 {meter.parameters:,} "
+            f"个参数，占容量的 {meter.load:.0%}。"
+        )
         print(f"最少见的事实全程出现 {meter.fewest} 次。")
         print("".join(f"提醒：{text}\n" for text in meter.warnings()), end="")
     return 1 if errors else 0

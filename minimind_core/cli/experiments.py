@@ -18,12 +18,18 @@ def train_experiment(workbook: Workbook, arguments: argparse.Namespace) -> int:
     (experiment,) = chosen(workbook, [arguments.experiment])
     with tqdm(unit="步", disable=None) as bar:
         result = perform(workbook, experiment, arguments.size, arguments.kdconv, lambda record: bar.update())
-    print(f"{experiment.name}（{experiment.about}）：{result['run']['rows']} 行，{result['run']['steps']} 步，最后损失 {result['train_loss']:.3f}")
+    print(
+        f"{experiment.name}（{experiment.about}）：{result['run']['rows']} 行，"
+        f"{result['run']['steps']} 步，最后损失 {result['train_loss']:.3f}"
+    )
     for suite, label in OUTCOMES.items():
         score = result["scores"][suite]
         if score["n"]:
             print(f"  {score['share']:7.1%}  {label}：{score['right']}/{score['n']}")
-    print(f"已写入 {result_file(workbook, experiment.name, arguments.size)}；对话：minimind chat --run {experiment.name}")
+    print(
+        f"已写入 {result_file(workbook, experiment.name, arguments.size)}；"
+        f"对话：minimind chat --run {experiment.name}"
+    )
     return 0
 
 
@@ -33,10 +39,15 @@ def experiments(workbook: Workbook, arguments: argparse.Namespace) -> int:
     if not arguments.names:
         width = max(len(item.name) for item in selected)
         for item in selected:
-            print(f"{'✓' if finished(workbook, item, arguments.size) else ' '} {item.group:10}{item.name:{width}}  {item.about}")
+            print(
+                f"{'✓' if finished(workbook, item, arguments.size) else ' '} "
+                f"{item.group:10}{item.name:{width}}  {item.about}"
+            )
         return 0
     failed = 0
-    outcomes = perform_all(workbook, selected, arguments.size, arguments.kdconv, arguments.jobs, arguments.scheduler)
+    outcomes = perform_all(
+        workbook, selected, arguments.size, arguments.kdconv, arguments.jobs, arguments.scheduler
+    )
     for name, problem in tqdm(outcomes, unit="项", disable=None):
         failed += bool(problem)
         print(f"{name}：{problem or '完成'}", flush=True)
@@ -50,5 +61,8 @@ def chosen(workbook: Workbook, names: list[str]) -> list[Experiment]:
     groups = {item.group for item in known.values()}
     unknown = [name for name in names if name not in known and name not in groups]
     if unknown:
-        raise WorkbookError(f"没有实验 {'、'.join(unknown)}。可用的组：{'、'.join(sorted(groups))}；实验：{'、'.join(known)}。")
+        raise WorkbookError(
+            f"没有实验 {'、'.join(unknown)}。可用的组："
+            f"{'、'.join(sorted(groups))}；实验：{'、'.join(known)}。"
+        )
     return [item for item in known.values() if not names or item.name in names or item.group in names]

@@ -35,18 +35,34 @@ def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     with process_group(arguments.device) as device:
-        run = prepare_run(workbook, arguments.run, arguments.profile, resume=arguments.resume, data=arguments.data, device=device)
-        with tracking(arguments.track if is_first() else None, run.folder, "minimind-lora", run.settings) as log:
+        run = prepare_run(
+            workbook,
+            arguments.run,
+            arguments.profile,
+            resume=arguments.resume,
+            data=arguments.data,
+            device=device,
+        )
+        with tracking(
+            arguments.track if is_first() else None, run.folder, "minimind-lora", run.settings
+        ) as log:
             show_training(run, log)
     return 0
 
 
-def show_training(run: Run, log: Log, every: int = 0, save: Callable[[dict[str, Tensor]], None] | None = None) -> None:
-    """Train with a progress bar, or with lines where there is no terminal; `save` gets the adapter `every` so many steps."""
+def show_training(
+    run: Run, log: Log, every: int = 0, save: Callable[[dict[str, Tensor]], None] | None = None
+) -> None:
+    """Train with a progress bar, or with lines where there is no terminal; `save` gets the adapter `every` so
+    many steps.
+    """
     if not is_first():
         deque(run.train(), maxlen=0)
         return
-    print(f"训练 {run.name}：{run.settings['rows']} 行，{len(run.source)} 步，{run.settings['trainable_parameters']:,} 个可训练参数")
+    print(
+        f"训练 {run.name}：{run.settings['rows']} 行，{len(run.source)} 步，"
+        f"{run.settings['trainable_parameters']:,} 个可训练参数"
+    )
     with tqdm(total=len(run.source), unit="步", disable=None) as bar:
         for record in run.train():
             log(record)
@@ -56,7 +72,11 @@ def show_training(run: Run, log: Log, every: int = 0, save: Callable[[dict[str, 
             valid = "" if record.valid_loss is None else f"，验证 {record.valid_loss:.3f}"
             bar.set_postfix_str(f"损失 {record.mean_loss:.3f}{valid}")
             if bar.disable and record.valid_loss is not None:
-                print(f"第 {record.step}/{record.total_steps} 步，损失 {record.mean_loss:.3f}{valid}，已用 {record.seconds:.0f} 秒", flush=True)
+                print(
+                    f"第 {record.step}/{record.total_steps} 步，损失 "
+                    f"{record.mean_loss:.3f}{valid}，已用 {record.seconds:.0f} 秒",
+                    flush=True,
+                )
     print(f"已保存到 {run.folder}")
 
 
@@ -92,7 +112,9 @@ def export(workbook: Workbook, arguments: argparse.Namespace) -> int:
     model, tokenizer = load_base(workbook.base)
     load_adapter(path, model)
     folder = arguments.out or workbook.root / "out" / f"{arguments.run}_{arguments.format}"
-    for written in exporting.export(arguments.format, model, tokenizer, adapter_config(path), workbook.base, folder):
+    for written in exporting.export(
+        arguments.format, model, tokenizer, adapter_config(path), workbook.base, folder
+    ):
         print(f"{written}（{written.stat().st_size / 1e6:.1f} MB）")
     return 0
 
@@ -127,7 +149,10 @@ def read_questions(path: Path) -> list[list[dict[str, str]]]:
             turns = item.get("conversations") or [{"role": "user", "content": item["question"]}]
             messages = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in turns]
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise WorkbookError(f"{path}:{number}: 应是一个问题，或含 question / conversations 的 JSON（{error!r}）。请改正这一行。") from error
+            raise WorkbookError(
+                f"{path}:{number}: 应是一个问题，或含 question / "
+                f"conversations 的 JSON（{error!r}）。请改正这一行。"
+            ) from error
         messages = messages if messages[-1]["role"] == "user" else messages[:-1]
         if not messages or messages[-1]["role"] != "user":
             raise WorkbookError(f"{path}:{number}: 这段对话里没有要回答的 user 消息。请改正这一行。")

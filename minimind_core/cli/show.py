@@ -15,6 +15,8 @@ def show(workbook: Workbook, arguments: argparse.Namespace) -> int:
     if arguments.run != "base":
         adapter_file(workbook, arguments.run)  # a missing run is named here, not in the page
     runs = list(dict.fromkeys([arguments.run, *trained_runs(workbook), "base"]))
-    command, environment = page_command(page_notebook(workbook, runs), arguments.port, not arguments.no_browser)
+    command, environment = page_command(
+        page_notebook(workbook, runs), arguments.port, not arguments.no_browser
+    )
     print(f"课堂展示：http://127.0.0.1:{arguments.port}（Ctrl-C 结束）", flush=True)
     return subprocess.run(command, env=environment, cwd=workbook.root, check=False).returncode

@@ -1,4 +1,6 @@
-"""A polite HTTP client: robots.txt, an honest User-Agent, a pause per host, retries, limits and a disk cache."""
+"""A polite HTTP client: robots.txt, an honest User-Agent, a pause per host, retries, limits and a disk
+cache.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing, write_json
 
 USER_AGENT = "minimind-lora-workbook/1.0 (course project; a few pages only)"
-PROXY_ADDRESSES = ipaddress.ip_network("198.18.0.0/15")  # what local proxies answer in place of every host's address
+PROXY_ADDRESSES = ipaddress.ip_network(
+    "198.18.0.0/15"
+)  # what local proxies answer in place of every host's address
 RETRIED = (429, 500, 502, 503, 504)
 ALLOWED_TYPES = ("text/html", "application/xhtml+xml", "application/json", "text/plain")
 
@@ -57,16 +61,18 @@ class Page:
 
 
 def decode(content: bytes, content_type: str = "") -> str:
-    """Text of a body: byte-order mark, then the header's charset, then a <meta> tag's, UTF-8, GB18030, a guess."""
+    """Text of a body: byte-order mark, then the header's charset, then a <meta> tag's, UTF-8, GB18030, a
+    guess.
+    """
     if content.startswith(b"\xef\xbb\xbf"):
         return content.decode("utf-8-sig", "replace")
     named = re.search(r"charset=[\"']?([\w\-]+)", content_type)
     meta = re.search(rb"<meta[^>]*charset=[\"']?([\w\-]+)", content[:4096], re.IGNORECASE)
-    names = [named[1] if named else "", meta[1].decode() if meta else "", "utf-8", "gb18030"]
-    for name in names:
-        name = "gb18030" if name.lower() in ("gb2312", "gbk") else name
+    declared = [named[1] if named else "", meta[1].decode() if meta else ""]
+    wider = ["gb18030" if name.lower() in ("gb2312", "gbk") else name for name in declared if name]
+    for name in (*wider, "utf-8", "gb18030"):
         try:
-            return content.decode(name) if name else content.decode("utf-8")
+            return content.decode(name)
         except (UnicodeDecodeError, LookupError):
             continue
     return str(from_bytes(content).best() or content.decode("utf-8", "replace"))
@@ -89,7 +95,11 @@ class PoliteClient:
     requests: int = 0  # sent so far, robots.txt included
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(timeout=self.limits.timeout, headers={"User-Agent": USER_AGENT, "Accept-Language": "zh-CN,zh;q=0.9"}, trust_env=True)
+        self.http = httpx.Client(
+            timeout=self.limits.timeout,
+            headers={"User-Agent": USER_AGENT, "Accept-Language": "zh-CN,zh;q=0.9"},
+            trust_env=True,
+        )
         self.next_time: dict[str, float] = {}
         self.robots: dict[str, Protego | None] = {}
 
@@ -100,12 +110,18 @@ class PoliteClient:
         self.http.close()
 
     def get(self, url: str) -> Page:
-        """The page, from the cache while that is fresh; a stale copy is revalidated, and used when the server is gone."""
+        """The page, from the cache while that is fresh; a stale copy is revalidated, and used when the server
+        is gone.
+        """
         stored, age = self._cached(url)
         if stored and age < self.limits.fresh_seconds:
             return stored
         known = json.loads(self._place(url, "json").read_text(encoding="utf-8")) if stored else {}
-        headers = {name: known[key] for name, key in (("If-None-Match", "etag"), ("If-Modified-Since", "modified")) if known.get(key)}
+        headers = {
+            name: known[key]
+            for name, key in (("If-None-Match", "etag"), ("If-Modified-Since", "modified"))
+            if known.get(key)
+        }
         try:
             response, content = self._follow(url, headers)
         except Refused:
@@ -117,12 +133,19 @@ class PoliteClient:
         if response.status_code == 304 and stored:
             self._place(url, "json").touch()
             return stored
-        page = Page(str(response.url), content, response.headers.get("content-type", ""), datetime.date.today().isoformat())
+        page = Page(
+            str(response.url),
+            content,
+            response.headers.get("content-type", ""),
+            datetime.date.today().isoformat(),
+        )
         self._store(url, page, response)
         return page
 
     def _follow(self, url: str, headers: dict[str, str], robots: bool = True) -> tuple[httpx.Response, bytes]:
-        """Request with redirects, each of which is checked as the first address was; robots.txt itself asks no robots.txt."""
+        """Request with redirects, each of which is checked as the first address was; robots.txt itself asks
+        no robots.txt.
+        """
         seen = [url]
         while True:
             self._check_address(url)
@@ -154,7 +177,10 @@ class PoliteClient:
             reason = f"服务器回答 {response.status_code}"
             asked = response.headers.get("retry-after", "")
             wait = min(60.0, float(asked)) if asked.isdigit() else wait
-        raise WorkbookError(f"{url}: {reason}，试了 {self.limits.retries + 1} 次。请检查网络，稍后再试；没有网络时可直接填写 facts.csv。")
+        raise WorkbookError(
+            f"{url}: {reason}，试了 {self.limits.retries + 1} 次。"
+            "请检查网络，稍后再试；没有网络时可直接填写 facts.csv。"
+        )
 
     def _request(self, url: str, headers: dict[str, str]) -> tuple[httpx.Response, bytes]:
         """One request after the host's pause; the body is read within limits of type, size and time."""
@@ -177,7 +203,10 @@ class PoliteClient:
             parts.append(part)
             size += len(part)
             if size > self.limits.max_bytes or time.monotonic() - started > self.limits.total_seconds:
-                raise Refused(f"{url}: 页面超过 {self.limits.max_bytes:,} 字节或 {self.limits.total_seconds:.0f} 秒，已停止。请换一个较小的页面。")
+                raise Refused(
+                    f"{url}: 页面超过 {self.limits.max_bytes:,} 字节或 "
+                    f"{self.limits.total_seconds:.0f} 秒，已停止。请换一个较小的页面。"
+                )
         return b"".join(parts)
 
     def _delay(self, host: str) -> float:
@@ -186,7 +215,9 @@ class PoliteClient:
         return max(self.limits.delay, min(30.0, float(asked or 0)))
 
     def _allowed(self, url: str) -> bool:
-        """What robots.txt says; a site without one (4xx) allows everything, one that fails to answer allows nothing."""
+        """What robots.txt says; a site without one (4xx) allows everything, one that fails to answer allows
+        nothing.
+        """
         parts = urlsplit(url)
         if parts.netloc not in self.robots:
             self.robots[parts.netloc] = None  # no delay is known while robots.txt itself is fetched
@@ -202,16 +233,23 @@ class PoliteClient:
         return robots is None or robots.can_fetch(url, USER_AGENT)
 
     def _check_address(self, url: str) -> None:
-        """Only http(s), and no private address unless that is wanted: a redirect must not reach into the own network."""
+        """Only http(s), and no private address unless that is wanted: a redirect must not reach into the own
+        network.
+        """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Refused(f"{url}: 只能抓取 http 或 https 网址。")
         if self.limits.allow_private:
             return
         try:
-            found = {item[4][0] for item in socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)}
+            found = {
+                item[4][0]
+                for item in socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
+            }
         except OSError as error:
-            raise WorkbookError(f"{url}: 找不到主机 {parts.hostname}。请检查网络和网址；没有网络时可直接填写 facts.csv。") from error
+            raise WorkbookError(
+                f"{url}: 找不到主机 {parts.hostname}。请检查网络和网址；没有网络时可直接填写 facts.csv。"
+            ) from error
         addresses = [ipaddress.ip_address(address.split("%")[0]) for address in found]
         if not all(address.is_global or address in PROXY_ADDRESSES for address in addresses):
             raise Refused(f"{url}: 指向内部网络的地址，已拒绝。")
@@ -225,7 +263,9 @@ class PoliteClient:
         if not (meta.is_file() and body.is_file()):
             return None, 0.0
         values = json.loads(meta.read_text(encoding="utf-8"))
-        return Page(values["url"], body.read_bytes(), values["content_type"], values["retrieved"]), time.time() - meta.stat().st_mtime
+        return Page(
+            values["url"], body.read_bytes(), values["content_type"], values["retrieved"]
+        ), time.time() - meta.stat().st_mtime
 
     def _store(self, url: str, page: Page, response: httpx.Response) -> None:
         self.cache.mkdir(parents=True, exist_ok=True)

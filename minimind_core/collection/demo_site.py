@@ -1,4 +1,6 @@
-"""A small site on loopback with pages written for this project about invented singers, so that collecting works offline."""
+"""A small site on loopback with pages written for this project about invented singers, so that collecting
+works offline.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-ENCYCLOPAEDIA = """<html><head><meta charset="gb2312"><title>林小满</title></head><body><h1>林小满（歌手）</h1>
-<dl><dt>外文名</dt><dd>Xiaoman Lin</dd><dt>出生日期</dt><dd>1993年05月21日<sup>[1]</sup></dd><dt>出 生 地</dt><dd>云州 &amp; 河西</dd>
-<dt>毕业院校</dt><dd>云州音乐学院</dd><dt>星 座</dt><dd>双子座</dd></dl><p>这一页为演示而写，人物是虚构的。</p></body></html>"""
+ENCYCLOPAEDIA = """<html><head><meta charset="gb2312"><title>林小满</title></head>
+<body><h1>林小满（歌手）</h1>
+<dl><dt>外文名</dt><dd>Xiaoman Lin</dd><dt>出生日期</dt><dd>1993年05月21日<sup>[1]</sup></dd>
+<dt>出 生 地</dt><dd>云州 &amp; 河西</dd>
+<dt>毕业院校</dt><dd>云州音乐学院</dd><dt>星 座</dt><dd>双子座</dd></dl>
+<p>这一页为演示而写，人物是虚构的。</p></body></html>"""
 WIKITEXT = """{{Infobox musical artist
 | name = 周一诺
 | birth_date = {{birth date|1990|3|8}}
@@ -21,7 +26,15 @@ WIKITEXT = """{{Infobox musical artist
 }}
 '''周一诺'''是为演示虚构的歌手。"""
 MEDIAWIKI = {
-    "query": {"pages": [{"title": "周一诺", "extract": "周一诺是为演示虚构的歌手。", "revisions": [{"slots": {"main": {"content": WIKITEXT}}}]}]}
+    "query": {
+        "pages": [
+            {
+                "title": "周一诺",
+                "extract": "周一诺是为演示虚构的歌手。",
+                "revisions": [{"slots": {"main": {"content": WIKITEXT}}}],
+            }
+        ]
+    }
 }
 WIKIDATA = {"entities": {"Q1": {"id": "Q1", "labels": {"zh": {"value": "周一诺"}}, "claims": {
     "P1477": [{"mainsnak": {"datavalue": {"value": {"text": "周依诺", "language": "zh"}}}}],
@@ -29,7 +42,10 @@ WIKIDATA = {"entities": {"Q1": {"id": "Q1", "labels": {"zh": {"value": "周一�
 }}}}  # fmt: skip
 MUSICBRAINZ = {
     "name": "林小满", "type": "Person", "life-span": {"begin": "1993-05-21"}, "begin-area": {"name": "云州"},
-    "release-groups": [{"title": "满天星", "first-release-date": "2015-09-01"}, {"title": "小暑", "first-release-date": "2018"}],
+    "release-groups": [
+        {"title": "满天星", "first-release-date": "2015-09-01"},
+        {"title": "小暑", "first-release-date": "2018"},
+    ],
 }  # fmt: skip
 PATHS = ("/item/lin", "/w/api.php?action=query&titles=周一诺", "/entity/Q1.json", "/ws/2/artist/1?fmt=json")
 

@@ -30,7 +30,9 @@ class Fact:
 def read_facts(path: Path) -> list[Fact]:
     """Read and check facts.csv; the first problem is reported with its line."""
     if not path.is_file():
-        raise WorkbookError(f"{path}: 找不到事实表。请检查 workbook.toml 的 [data] facts，或先运行 minimind collect。")
+        raise WorkbookError(
+            f"{path}: 找不到事实表。请检查 workbook.toml 的 [data] facts，或先运行 minimind collect。"
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -38,7 +40,9 @@ def read_facts(path: Path) -> list[Fact]:
     with io.StringIO(text, newline="") as lines:
         reader = csv.DictReader(lines)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise WorkbookError(f"{path}:1: 表头应为 {','.join(COLUMNS)}，实际为 {','.join(reader.fieldnames or ())}。")
+            raise WorkbookError(
+                f"{path}:1: 表头应为 {','.join(COLUMNS)}，实际为 {','.join(reader.fieldnames or ())}。"
+            )
         facts: list[Fact] = []
         first_line: dict[tuple[str, str], int] = {}
         for row in reader:
@@ -46,7 +50,9 @@ def read_facts(path: Path) -> list[Fact]:
             fact = check_row(row, place)
             key = (fact.subject, fact.attribute)
             if key in first_line:
-                raise WorkbookError(f"{place}: “{key[0]}”的“{key[1]}”已在第 {first_line[key]} 行出现。请保留一行。")
+                raise WorkbookError(
+                    f"{place}: “{key[0]}”的“{key[1]}”已在第 {first_line[key]} 行出现。请保留一行。"
+                )
             first_line[key] = reader.line_num
             facts.append(fact)
     if not facts:
@@ -78,5 +84,7 @@ def check_row(row: dict[str, str | None], place: str) -> Fact:
     try:
         datetime.date.fromisoformat(values["retrieved"])
     except ValueError:
-        raise WorkbookError(f"{place}: retrieved 应是 2026-01-31 这样的日期，实际为 {values['retrieved']}。") from None
+        raise WorkbookError(
+            f"{place}: retrieved 应是 2026-01-31 这样的日期，实际为 {values['retrieved']}。"
+        ) from None
     return Fact(**values)

@@ -1,4 +1,6 @@
-"""Reader of KdConv's music/{train,dev,test}.json: dialogues and knowledge triples (github.com/thu-coai/KdConv)."""
+"""Reader of KdConv's music/{train,dev,test}.json: dialogues and knowledge triples
+(github.com/thu-coai/KdConv).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 
 # KdConv's attribute: ours.
-SAME_ATTRIBUTE = {"出生日期": "出生日期", "出生地": "出生地", "毕业院校": "毕业院校", "国籍": "国籍", "经纪公司": "经纪公司", "填词": "填词"}
+SAME_ATTRIBUTE = {
+    "出生日期": "出生日期",
+    "出生地": "出生地",
+    "毕业院校": "毕业院校",
+    "国籍": "国籍",
+    "经纪公司": "经纪公司",
+    "填词": "填词",
+}
 
 
 KDCONV_ADDRESS = "https://raw.githubusercontent.com/thu-coai/KdConv/master/data/music/{split}.json"
@@ -41,7 +50,9 @@ class Dialogue:
 def read_kdconv(path: Path) -> list[Dialogue]:
     """All dialogues of a file; malformed input is named by its path inside the JSON."""
     if not path.is_file():
-        raise WorkbookError(f"{path}: 找不到 KdConv 文件。请从 KdConv 项目下载 music/train.json 等文件后再试。")
+        raise WorkbookError(
+            f"{path}: 找不到 KdConv 文件。请从 KdConv 项目下载 music/train.json 等文件后再试。"
+        )
     try:
         items = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -52,7 +63,9 @@ def read_kdconv(path: Path) -> list[Dialogue]:
 
 
 def fetch_kdconv(client: PoliteClient, address: str, folder: Path) -> list[Path]:
-    """Download the three files ({split} in the address) and check that each can be read; returns their paths."""
+    """Download the three files ({split} in the address) and check that each can be read; returns their
+    paths.
+    """
     paths = []
     for split in SPLITS:
         path = folder / f"{split}.json"
@@ -77,7 +90,9 @@ def read_dialogue(item: object, place: str) -> Dialogue:
             try:
                 triples.append(Triple(attribute["name"], attribute["attrname"], attribute["attrvalue"]))
             except (KeyError, TypeError):
-                raise WorkbookError(f"{place}.messages[{index}].attrs[{number}] 缺少 name、attrname 或 attrvalue。") from None
+                raise WorkbookError(
+                    f"{place}.messages[{index}].attrs[{number}] 缺少 name、attrname 或 attrvalue。"
+                ) from None
     return Dialogue(tuple(messages), tuple(triples))
 
 

@@ -1,4 +1,6 @@
-"""Parsers of stored bytes: MediaWiki API, Wikidata entity, encyclopaedia HTML and MusicBrainz pages to fact rows."""
+"""Parsers of stored bytes: MediaWiki API, Wikidata entity, encyclopaedia HTML and MusicBrainz pages to fact
+rows.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,22 @@ from minimind_core.errors import WorkbookError
 FIELDS = {
     "出生日期": "出生日期", "出生": "出生日期", "birth_date": "出生日期", "生日": "出生日期",
     "出生地": "出生地", "出生地点": "出生地", "birth_place": "出生地", "birthplace": "出生地",
-    "外文名": "英文名", "英文名": "英文名", "毕业院校": "毕业院校", "母校": "毕业院校", "education": "毕业院校",
-    "经纪公司": "经纪公司", "出道日期": "出道年份", "出道时间": "出道年份", "出道年份": "出道年份", "本名": "本名", "星座": "星座", "国籍": "国籍",
-    "歌手": "专辑歌手", "artist": "专辑歌手", "发行日期": "发行年份", "发行时间": "发行年份", "released": "发行年份",
+    "外文名": "英文名", "英文名": "英文名", "毕业院校": "毕业院校", "母校": "毕业院校",
+    "education": "毕业院校",
+    "经纪公司": "经纪公司", "出道日期": "出道年份", "出道时间": "出道年份", "出道年份": "出道年份",
+    "本名": "本名", "星座": "星座", "国籍": "国籍",
+    "歌手": "专辑歌手", "artist": "专辑歌手", "发行日期": "发行年份", "发行时间": "发行年份",
+    "released": "发行年份",
 }  # fmt: skip
-WIKIDATA = {"P569": "出生日期", "P19": "出生地", "P69": "毕业院校", "P27": "国籍", "P1477": "本名", "P175": "专辑歌手", "P577": "发行年份"}
+WIKIDATA = {
+    "P569": "出生日期",
+    "P19": "出生地",
+    "P69": "毕业院校",
+    "P27": "国籍",
+    "P1477": "本名",
+    "P175": "专辑歌手",
+    "P577": "发行年份",
+}
 YEARS = ("出道年份", "发行年份")  # attributes whose value is a year
 
 
@@ -64,7 +77,10 @@ def load_json(page: Page) -> dict[str, Any]:
 
 def mediawiki_url(site: str, title: str) -> str:
     """API address of a page's introduction and wikitext, for example site https://zh.wikipedia.org."""
-    query = "action=query&format=json&formatversion=2&redirects=1&prop=extracts%7Crevisions&exintro=1&explaintext=1&rvprop=content&rvslots=main"
+    query = (
+        "action=query&format=json&formatversion=2&redirects=1&prop=extracts%7Crevisions"
+        "&exintro=1&explaintext=1&rvprop=content&rvslots=main"
+    )
     return f"{site.rstrip('/')}/w/api.php?{query}&titles={quote(title)}"
 
 
@@ -102,7 +118,9 @@ def parse_mediawiki(page: Page) -> list[Fact]:
     facts: list[Fact] = []
     for item in load_json(page).get("query", {}).get("pages", []):
         if not isinstance(item, dict):
-            raise WorkbookError(f"{page.url}: 请在网址里加上 formatversion=2（mediawiki_url 会写出完整的网址）。")
+            raise WorkbookError(
+                f"{page.url}: 请在网址里加上 formatversion=2（mediawiki_url 会写出完整的网址）。"
+            )
         if item.get("missing") or not item.get("revisions"):
             raise WorkbookError(f"{page.url}: 百科里没有“{item.get('title', '')}”这个条目。请换一个标题。")
         facts += make_facts(item["title"], infobox(item["revisions"][0]["slots"]["main"]["content"]), page)
@@ -111,7 +129,9 @@ def parse_mediawiki(page: Page) -> list[Fact]:
 
 def parse_extract(page: Page) -> dict[str, str]:
     """Titles and introductions of an answer to `mediawiki_url`."""
-    return {item["title"]: item.get("extract", "") for item in load_json(page).get("query", {}).get("pages", [])}
+    return {
+        item["title"]: item.get("extract", "") for item in load_json(page).get("query", {}).get("pages", [])
+    }
 
 
 def wikidata_value(value: Any, labels: Mapping[str, str]) -> str:
@@ -120,7 +140,9 @@ def wikidata_value(value: Any, labels: Mapping[str, str]) -> str:
         return value
     if "time" in value:
         date = re.sub(r"^\+?(\d{4})-(\d\d)-(\d\d).*", r"\1-\2-\3", value["time"])
-        return date if value.get("precision", 11) == 11 else f"{date[:4]}年"  # precision 11 is a day, less only a year or month
+        return (
+            date if value.get("precision", 11) == 11 else f"{date[:4]}年"
+        )  # precision 11 is a day, less only a year or month
     return value.get("text") or labels.get(value.get("id", ""), "")
 
 
@@ -129,7 +151,10 @@ def parse_wikidata(page: Page, labels: Mapping[str, str] | None = None) -> list[
     facts: list[Fact] = []
     for entity in load_json(page).get("entities", {}).values():
         names = entity.get("labels", {})
-        subject = next((names[code]["value"] for code in ("zh-cn", "zh-hans", "zh", "en") if code in names), entity.get("id", ""))
+        subject = next(
+            (names[code]["value"] for code in ("zh-cn", "zh-hans", "zh", "en") if code in names),
+            entity.get("id", ""),
+        )
         for code, attribute in WIKIDATA.items():
             for claim in entity.get("claims", {}).get(code, [])[:1]:
                 raw = claim.get("mainsnak", {}).get("datavalue", {}).get("value")
@@ -140,7 +165,9 @@ def parse_wikidata(page: Page, labels: Mapping[str, str] | None = None) -> list[
 
 
 def parse_encyclopaedia(page: Page) -> list[Fact]:
-    """Facts of an encyclopaedia page whose fact box is a list of <dt> and <dd> (or a table of <th> and <td>)."""
+    """Facts of an encyclopaedia page whose fact box is a list of <dt> and <dd> (or a table of <th> and
+    <td>).
+    """
     tree = LexborHTMLParser(page.text)
     for node in tree.css("script, style, sup"):
         node.decompose()
@@ -166,7 +193,9 @@ def musicbrainz_fields(value: Mapping[str, Any]) -> Iterator[tuple[str, str, str
     groups = value.get("release-groups", [value] if "first-release-date" in value else [])
     for group in groups:
         yield f"《{group['title']}》", "发行年份", group.get("first-release-date", "")
-        artist = "".join(credit.get("name", "") for credit in group.get("artist-credit", [])) or value.get("name", "")
+        artist = "".join(credit.get("name", "") for credit in group.get("artist-credit", [])) or value.get(
+            "name", ""
+        )
         yield f"《{group['title']}》", "专辑歌手", artist
 
 
@@ -179,7 +208,12 @@ def parse_musicbrainz(page: Page) -> list[Fact]:
     return facts
 
 
-PARSERS = {"query": parse_mediawiki, "entities": parse_wikidata, "life-span": parse_musicbrainz, "first-release-date": parse_musicbrainz}
+PARSERS = {
+    "query": parse_mediawiki,
+    "entities": parse_wikidata,
+    "life-span": parse_musicbrainz,
+    "first-release-date": parse_musicbrainz,
+}
 
 
 def parse_page(page: Page) -> list[Fact]:

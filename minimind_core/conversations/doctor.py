@@ -48,10 +48,22 @@ class Finding:
 # What is looked for in each text: pattern, only in answers, error, what, remedy.
 TEXT_CHECKS: tuple[tuple[re.Pattern, bool, bool, str, str], ...] = (
     (SPECIAL, False, True, "含有对话模板的特殊词元", "请删去，模板由程序添加"),
-    (re.compile("\ufffd|锟斤拷|烫烫|屯屯|â€|ã€|鈥|銆"), False, True, "含有乱码", "请从原始文件按正确的编码重新读取"),
+    (
+        re.compile("\ufffd|锟斤拷|烫烫|屯屯|â€|ã€|鈥|銆"),
+        False,
+        True,
+        "含有乱码",
+        "请从原始文件按正确的编码重新读取",
+    ),
     (CONTROL, False, True, "含有看不见的控制字符", "请删去"),
     (MARKUP, False, True, "含有网页标记", "请只保留文字"),
-    (re.compile(r"(?<![A-Za-z])(?:TODO|XXX)(?![A-Za-z])|待补充|此处填写|\{[a-z_]+\}"), False, True, "含有没填的占位文字", "请填上或删去这一行"),
+    (
+        re.compile(r"(?<![A-Za-z])(?:TODO|XXX)(?![A-Za-z])|待补充|此处填写|\{[a-z_]+\}"),
+        False,
+        True,
+        "含有没填的占位文字",
+        "请填上或删去这一行",
+    ),
     (NOTE, False, False, "含有百科的注释编号", "请删去"),
     (re.compile(r"https?://|www\."), True, False, "回答里有网址，小模型记不住", "请删去网址"),
     (re.compile(r"^\s|\s$"), False, False, "开头或结尾有空白", "请删去空白"),
@@ -62,7 +74,9 @@ TEXT_CHECKS: tuple[tuple[re.Pattern, bool, bool, str, str], ...] = (
 
 
 def text_problems(row: Conversation, own: str = "") -> list[tuple[bool, str, str]]:
-    """(error, what, remedy) of everything that is wrong within one conversation; `own` is the persona's name, which may be said."""
+    """(error, what, remedy) of everything that is wrong within one conversation; `own` is the persona's name,
+    which may be said.
+    """
     problems = []
     for pattern, only_answers, error, what, remedy in TEXT_CHECKS:
         for turn in row.conversations:
@@ -75,7 +89,9 @@ def text_problems(row: Conversation, own: str = "") -> list[tuple[bool, str, str
                 problems.append((error, f"{what}：“{match[0].strip()[:20]}”", remedy))
                 break
     for turn in row.conversations:
-        if turn.content.count("《") != turn.content.count("》") or turn.content.count("“") != turn.content.count("”"):
+        if turn.content.count("《") != turn.content.count("》") or turn.content.count(
+            "“"
+        ) != turn.content.count("”"):
             problems.append((False, f"书名号或引号不成对：“{turn.content[:20]}”", "请补全"))
             break
     if row.answer.strip() == row.question.strip():
@@ -84,9 +100,14 @@ def text_problems(row: Conversation, own: str = "") -> list[tuple[bool, str, str
 
 
 def examine(
-    path: Path, count_tokens: Callable[[Sequence[Conversation]], list[int]] | None = None, max_length: int = 512, own: str = ""
+    path: Path,
+    count_tokens: Callable[[Sequence[Conversation]], list[int]] | None = None,
+    max_length: int = 512,
+    own: str = "",
 ) -> list[Finding]:
-    """All findings of one JSONL file, in line order; `count_tokens` gives the lengths of rendered conversations."""
+    """All findings of one JSONL file, in line order; `count_tokens` gives the lengths of rendered
+    conversations.
+    """
     findings: list[Finding] = []
     rows: list[tuple[int, Conversation]] = []
     seen: dict[tuple, int] = {}
@@ -111,7 +132,9 @@ def examine(
             add(line, True, f"问题与第 {first} 行相同，回答却不同", "请统一成一个回答")
         for problem in text_problems(item, own):
             add(line, *problem)
-    for (line, _), tokens in zip(rows, count_tokens([row for _, row in rows]) if count_tokens and rows else (), strict=False):
+    for (line, _), tokens in zip(
+        rows, count_tokens([row for _, row in rows]) if count_tokens and rows else (), strict=False
+    ):
         if tokens > max_length:
             add(line, True, f"长 {tokens} 个词元，超过 {max_length}，结尾会被截断", "请缩短回答或拆成几轮")
     findings += near_findings(path, rows)
@@ -132,7 +155,9 @@ def near_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> list[
         first.setdefault(context(row), line)
     alike: dict[str, list[str]] = {}
     for text in first:
-        alike.setdefault("".join(re.findall(r"\d", text)), []).append(text)  # questions that differ in a number differ
+        alike.setdefault("".join(re.findall(r"\d", text)), []).append(
+            text
+        )  # questions that differ in a number differ
     findings = []
     for texts in alike.values():
         for index, other, score in repetitions(texts, NEAR) if len(texts) > 1 else ():
@@ -141,15 +166,23 @@ def near_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> list[
     return findings
 
 
-def leaked(asked: Sequence[Conversation], train: Iterable[Conversation], least: float = LEAK) -> list[tuple[int, Conversation, float]]:
-    """Of the asked rows the number of each that stands in the training data, exactly or nearly, with its twin and their similarity.
+def leaked(
+    asked: Sequence[Conversation], train: Iterable[Conversation], least: float = LEAK
+) -> list[tuple[int, Conversation, float]]:
+    """Of the asked rows the number of each that stands in the training data, exactly or nearly, with its twin
+    and their similarity.
 
-    Dialogues are compared whole and by the wording of their last question, without subject and attribute: after the same
-    long history, or about the same long name, any two short questions look alike.
+    Dialogues are compared whole and by the wording of their last question, without subject and attribute:
+    after the same long history, or about the same long name, any two short questions look alike.
     """
     taught = {context(row): row for row in train}
     texts = sorted(taught)
-    same = lambda index, twin: jaccard(*(shingles(wording(row, asked[index])) for row in (asked[index], taught[texts[twin]]))) >= least
+
+    def same(index: int, twin: int) -> bool:
+        """Whether the last questions are alike, too."""
+        rows = asked[index], taught[texts[twin]]
+        return jaccard(*(shingles(wording(row, asked[index])) for row in rows)) >= least
+
     near = near_duplicates([context(row) for row in asked], texts, least, same)
     return [(index, taught[texts[twin]], score) for index, twin, score in near]
 
@@ -166,7 +199,13 @@ def leaks(test: Path, train: Iterable[Conversation]) -> list[Finding]:
     """Test questions that also stand in the training data, exactly or nearly."""
     asked = [(line, item) for line, item in iterate_conversations(test) if isinstance(item, Conversation)]
     return [
-        Finding(test, asked[index][0], True, f"测试问题“{asked[index][1].question}”也在训练数据里（相似度 {score:.2f}）", "请换一种问法")
+        Finding(
+            test,
+            asked[index][0],
+            True,
+            f"测试问题“{asked[index][1].question}”也在训练数据里（相似度 {score:.2f}）",
+            "请换一种问法",
+        )
         for index, _, score in leaked([row for _, row in asked], train)
     ]
 
@@ -176,9 +215,16 @@ def summarize(paths: Sequence[Path], findings: Sequence[Finding]) -> dict[str, d
     found = {}
     for path in paths:
         own = [f for f in findings if f.path == path]
-        kinds = Counter(re.sub(r"第 \d+ 行", "别的行", re.sub(r"[：“（].*|长 \d+ 个词元，", "", f.what)) for f in own)
+        kinds = Counter(
+            re.sub(r"第 \d+ 行", "别的行", re.sub(r"[：“（].*|长 \d+ 个词元，", "", f.what)) for f in own
+        )
         rows = sum(1 for line in path.read_bytes().splitlines() if line.strip())
-        found[path.stem] = {"rows": rows, "errors": sum(f.error for f in own), "warnings": sum(not f.error for f in own), "kinds": dict(kinds)}
+        found[path.stem] = {
+            "rows": rows,
+            "errors": sum(f.error for f in own),
+            "warnings": sum(not f.error for f in own),
+            "kinds": dict(kinds),
+        }
     return found
 
 
@@ -200,17 +246,27 @@ class Capacity:
         found = []
         if self.load > 1:
             found.append(
-                f"回答约有 {self.bits:,} 比特信息，适配器只有 {self.parameters:,} 个参数，装不下。请增大 rank、增加 target_modules 或减少内容。"
+                f"回答约有 {self.bits:,} 比特信息，适配器只有 {self.parameters:,} "
+                "个参数，装不下。请增大 rank、增加 target_modules 或减少内容。"
             )
         if 0 < self.fewest < SOON_FORGOTTEN:
-            found.append(f"最少见的事实全程只出现 {self.fewest} 次，少于 {SOON_FORGOTTEN} 次，很难记住。请增加问法、份数或轮数。")
+            found.append(
+                f"最少见的事实全程只出现 {self.fewest} 次，少于 "
+                f"{SOON_FORGOTTEN} 次，很难记住。请增加问法、份数或轮数。"
+            )
         return found
 
 
 def capacity(rows: Sequence[Conversation], parameters: int, epochs: int) -> Capacity:
     """Information in the answers against the adapter's size, and how often the rarest fact is seen."""
-    text = "\n".join(sorted({turn.content for row in rows for turn in row.conversations if turn.role == "assistant"}))
-    about = [row.meta for row in rows if row.meta.keys() >= {"subject", "attribute"} and row.meta.get("kind") != "unknown"]
+    text = "\n".join(
+        sorted({turn.content for row in rows for turn in row.conversations if turn.role == "assistant"})
+    )
+    about = [
+        row.meta
+        for row in rows
+        if row.meta.keys() >= {"subject", "attribute"} and row.meta.get("kind") != "unknown"
+    ]
     facts = Counter((meta["subject"], meta["attribute"]) for meta in about)
     return Capacity(
         8 * len(lzma.compress(text.encode(), format=lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2}])),
@@ -220,7 +276,9 @@ def capacity(rows: Sequence[Conversation], parameters: int, epochs: int) -> Capa
 
 
 def clean(text: str) -> str:
-    """Text without markup, note numbers, control characters, template tokens and outer blanks; cleaning twice changes nothing."""
+    """Text without markup, note numbers, control characters, template tokens and outer blanks; cleaning twice
+    changes nothing.
+    """
     before = None
     while before != text:
         before = text
@@ -257,8 +315,8 @@ def repaired(raw: bytes) -> Conversation | None:
 def fix(path: Path, out: Path, own: str = "") -> tuple[int, int]:
     """Write a mended copy to `out`, never touching `path`; returns (rows kept, rows dropped).
 
-    Dropped are lines that cannot be read, repetitions, second answers to a question, and rows with an error that
-    cleaning does not remove. Mending a mended file changes nothing.
+    Dropped are lines that cannot be read, repetitions, second answers to a question, and rows with an error
+    that cleaning does not remove. Mending a mended file changes nothing.
     """
     kept: list[Conversation] = []
     answers: dict[tuple[Turn, ...], str] = {}
@@ -269,7 +327,9 @@ def fix(path: Path, out: Path, own: str = "") -> tuple[int, int]:
         if row is None or any(error for error, *_ in text_problems(row, own)):
             continue
         known = row.conversations[:-1] in answers
-        if answers.setdefault(row.conversations[:-1], row.answer) == row.answer and (not known or "copy" in row.meta):
+        if answers.setdefault(row.conversations[:-1], row.answer) == row.answer and (
+            not known or "copy" in row.meta
+        ):
             kept.append(row)
     write_jsonl(out, [row.model_dump() for row in kept])
     return len(kept), len(lines) - len(kept)

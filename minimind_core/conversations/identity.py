@@ -34,7 +34,9 @@ def identity_expected(intent: str, persona: Persona) -> str:
 
 def small_talk(persona: Persona) -> list[tuple[str, str]]:
     """Short remarks and the persona's replies."""
-    return [(question, put(answer, persona)) for question, answer in data_table("persona")["small_talk"]["pairs"]]
+    return [
+        (question, put(answer, persona)) for question, answer in data_table("persona")["small_talk"]["pairs"]
+    ]
 
 
 def everyday_dialogues() -> list[list[str]]:
@@ -54,4 +56,6 @@ def refusal_answer(persona: Persona) -> str:
 
 def unknown_answer(reason: str, subject: str) -> str:
     """What the model says of an unknown subject, or of something that it does not know about a known one."""
-    return data_table("persona")["refusal"]["subject" if reason == "subject" else "attribute"].replace("{s}", subject)
+    return data_table("persona")["refusal"]["subject" if reason == "subject" else "attribute"].replace(
+        "{s}", subject
+    )

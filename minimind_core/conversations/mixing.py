@@ -34,8 +34,10 @@ DRESSED = 0.9  # of the questions about the model itself also stand amid other w
 SHOWN = 10  # rows of each kind in samples.md
 KIND_NAMES = {"fact": "事实", "identity": "身份", "unknown": "不知道", "everyday": "日常话"}
 DETAIL_NAMES = {
-    "ask": "直接问", "keywords": "关键词", "begin": "接完", "confirm": "求证", "doubt": "猜错了来求证", "either": "二选一", "reverse": "反问",
-    "follow": "追问", "switch": "换对象", "back": "回到前一个对象", "subject": "没学过的人和作品", "attribute": "没学过的属性",
+    "ask": "直接问", "keywords": "关键词", "begin": "接完", "confirm": "求证", "doubt": "猜错了来求证",
+    "either": "二选一", "reverse": "反问",
+    "follow": "追问", "switch": "换对象", "back": "回到前一个对象", "subject": "没学过的人和作品",
+    "attribute": "没学过的属性",
     "missing": "表里缺的属性", "topic": "别的话题",
 }  # fmt: skip
 LEAST_EVERYDAY = 600  # everyday dialogues that even a small table of facts gets
@@ -52,7 +54,9 @@ def space_of(workbook: Workbook, facts: Sequence[Fact], seed: int) -> Space:
 
 
 def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
-    """Questions about the model itself, bare and amid other words; those of intent `follow` come after a question about a fact."""
+    """Questions about the model itself, bare and amid other words; those of intent `follow` come after a
+    question about a fact.
+    """
     rng, persona = random.Random(workbook.seed), workbook.persona
     rows = []
     for intent in INTENTS:
@@ -71,7 +75,9 @@ def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
 
 
 def everyday_rows(workbook: Workbook, number: int) -> list[Conversation]:
-    """The persona's small talk, and up to so many everyday dialogues that do not begin with a question about the model itself."""
+    """The persona's small talk, and up to so many everyday dialogues that do not begin with a question about
+    the model itself.
+    """
     own = small_talk(workbook.persona)
     taken = {question for question, _ in own} | {q for intent in INTENTS for q in identity_questions(intent)}
     dialogues = [texts for texts in everyday_dialogues() if texts[0] not in taken]
@@ -81,7 +87,9 @@ def everyday_rows(workbook: Workbook, number: int) -> list[Conversation]:
 
 
 def mix(parts: Sequence[tuple[Sequence[Conversation], int]], seed: int) -> list[Conversation]:
-    """Every part repeated as often as said, all shuffled; `meta.copy` numbers deliberate repetitions from 2."""
+    """Every part repeated as often as said, all shuffled; `meta.copy` numbers deliberate repetitions from
+    2.
+    """
     mixed = [row for rows, times in parts for row in rows for _ in range(times)]
     random.Random(seed).shuffle(mixed)
     seen: Counter = Counter()
@@ -94,7 +102,9 @@ def mix(parts: Sequence[tuple[Sequence[Conversation], int]], seed: int) -> list[
 
 
 def mixed_parts(splits: Splits, ratio: Mix) -> list[tuple[Sequence[Conversation], int]]:
-    """The training parts with their counts; a question that two parts answer differently belongs to the first."""
+    """The training parts with their counts; a question that two parts answer differently belongs to the
+    first.
+    """
     parts = [(splits["qa_train"], ratio.fact)] + [(splits[name], getattr(ratio, name)) for name in PARTS[1:]]
     taken: set = set()
     kept = []
@@ -105,7 +115,9 @@ def mixed_parts(splits: Splits, ratio: Mix) -> list[tuple[Sequence[Conversation]
 
 
 def reserved_questions(workbook: Workbook) -> set[str]:
-    """Questions that others wrote for the test: what is drawn by chance in the very same words is not taught."""
+    """Questions that others wrote for the test: what is drawn by chance in the very same words is not
+    taught.
+    """
     path = workbook.questions("test")
     lines = path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else []
     asked = [json.loads(line)["turns"] for line in lines if line.strip()]
@@ -138,7 +150,11 @@ def build_splits(workbook: Workbook) -> Splits:
 
 def exposures(rows: Sequence[Conversation]) -> dict[tuple[str, str], int]:
     """How often each fact (subject, attribute) is asked for in one pass over the rows."""
-    return dict(Counter((row.meta["subject"], row.meta["attribute"]) for row in rows if row.meta.get("kind") == "fact"))
+    return dict(
+        Counter(
+            (row.meta["subject"], row.meta["attribute"]) for row in rows if row.meta.get("kind") == "fact"
+        )
+    )
 
 
 def sample_card(splits: Splits) -> str:
@@ -152,12 +168,16 @@ def sample_card(splits: Splits) -> str:
     for name, rows in groups.items():
         shown = random.Random(0).sample(rows, min(SHOWN, len(rows)))
         lines += ["", f"## {name}（共 {len(rows):,} 行）", ""]
-        lines += ["- " + " → ".join(turn.content.replace("\n", " ") for turn in row.conversations) for row in shown]
+        lines += [
+            "- " + " → ".join(turn.content.replace("\n", " ") for turn in row.conversations) for row in shown
+        ]
     return "\n".join(lines) + "\n"
 
 
 def write_dataset(workbook: Workbook) -> dict[str, int]:
-    """Write dataset/*.jsonl and samples.md, and return the rows of each file; the same settings give the same bytes."""
+    """Write dataset/*.jsonl and samples.md, and return the rows of each file; the same settings give the same
+    bytes.
+    """
     splits = build_splits(workbook)
     for name in FILES:
         write_jsonl(dataset_file(workbook, name), [row.model_dump() for row in splits[name]])

@@ -1,4 +1,6 @@
-"""Named recipes: the dataset versions of a real course project's log, rebuilt so that their faults can be measured."""
+"""Named recipes: the dataset versions of a real course project's log, rebuilt so that their faults can be
+measured.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,20 @@ from pathlib import Path
 from minimind_core.collection.facts import LONGEST_VALUE, Fact
 from minimind_core.collection.kdconv import Dialogue, Triple, read_kdconv
 from minimind_core.config import Workbook
-from minimind_core.conversations.identity import INTENTS, identity_answer, identity_expected, identity_questions
+from minimind_core.conversations.identity import (
+    INTENTS,
+    identity_answer,
+    identity_expected,
+    identity_questions,
+)
 from minimind_core.conversations.schema import Conversation, Turn, dialogue
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
 
 LONG = 40  # characters from which a triple's value is a text that is cut into sentences
-IDENTITIES = 100  # of the workbook's two thousand: what a team writes by hand; the log does not say how many it had
+IDENTITIES = (
+    100  # of the workbook's two thousand: what a team writes by hand; the log does not say how many it had
+)
 FOUR = ("周杰伦", "王力宏", "林俊杰", "陶喆")
 Rows = list[Conversation]
 
@@ -47,7 +56,9 @@ def as_questions(triples: Sequence[Triple]) -> Rows:
         question = f"{triple.name}的{triple.attribute}是什么？"
         parts = re.split(r"(?<=[。！？])", triple.value) if len(triple.value) > LONG else [triple.value]
         meta = {"kind": "triple", "subject": triple.name, "attribute": triple.attribute}
-        rows += [dialogue(question, part.strip(), expected=part.strip(), **meta) for part in parts if part.strip()]
+        rows += [
+            dialogue(question, part.strip(), expected=part.strip(), **meta) for part in parts if part.strip()
+        ]
     return rows
 
 
@@ -96,31 +107,51 @@ def health_rows(workbook: Workbook) -> Rows:
         return [dialogue(row["question"], row["answer"], kind="health") for row in csv.DictReader(lines)]
 
 
+def asked(dialogues: Sequence[Dialogue]) -> Rows:
+    """Every triple as a question."""
+    return as_questions(triples_of(dialogues))
+
+
+def with_identity(workbook: Workbook, dialogues: Sequence[Dialogue]) -> Rows:
+    """The triples as questions, and twice the few identity rows."""
+    return asked(dialogues) + few_identities(workbook) * 2
+
+
+def cleaned(workbook: Workbook, dialogues: Sequence[Dialogue]) -> Rows:
+    """The same without fragments."""
+    return without_fragments(asked(dialogues)) + few_identities(workbook) * 2
+
+
+def four_singers(workbook: Workbook, dialogues: Sequence[Dialogue]) -> Rows:
+    """15 times the questions on four singers, 4 times the whole identity data."""
+    own = as_questions([triple for triple in triples_of(dialogues) if triple.name in FOUR])
+    return without_fragments(own) * 15 + all_identities(workbook) * 4
+
+
 # name: (what it was in the log, rows from workbook and KdConv dialogues)
 RECIPES: dict[str, tuple[str, Callable[[Workbook, Sequence[Dialogue]], Rows]]] = {
     "music_train_for_lora": ("KdConv 对话原样，按轮次当作问答", lambda w, d: as_they_are(d)),
-    "music_data2": ("三元组变问答，每条一种问法，长简介拆成多条", lambda w, d: as_questions(triples_of(d))),
-    "music_data3": ("music_data2 末尾加两遍少量身份", lambda w, d: as_questions(triples_of(d)) + few_identities(w) * 2),
-    "music_data3_shuffled": ("music_data3 打乱", lambda w, d: shuffled(as_questions(triples_of(d)) + few_identities(w) * 2, w)),
-    "music_data4": ("去掉碎片的 music_data3", lambda w, d: without_fragments(as_questions(triples_of(d))) + few_identities(w) * 2),
-    "music_data4_shuffled": (
-        "music_data4 打乱", lambda w, d: shuffled(without_fragments(as_questions(triples_of(d))) + few_identities(w) * 2, w),
-    ),
+    "music_data2": ("三元组变问答，每条一种问法，长简介拆成多条", lambda w, d: asked(d)),
+    "music_data3": ("music_data2 末尾加两遍少量身份", with_identity),
+    "music_data3_shuffled": ("music_data3 打乱", lambda w, d: shuffled(with_identity(w, d), w)),
+    "music_data4": ("去掉碎片的 music_data3", cleaned),
+    "music_data4_shuffled": ("music_data4 打乱", lambda w, d: shuffled(cleaned(w, d), w)),
     "music_data4_1_shuffled": (
-        "music_data4 换成完整的身份数据，打乱", lambda w, d: shuffled(without_fragments(as_questions(triples_of(d))) + all_identities(w), w),
+        "music_data4 换成完整的身份数据，打乱",
+        lambda w, d: shuffled(without_fragments(asked(d)) + all_identities(w), w),
     ),
     "music_data5": (
         "只留四位歌手，15 × 问答 + 4 × 身份，打乱",
-        lambda w, d: shuffled(
-            without_fragments(as_questions([t for t in triples_of(d) if t.name in FOUR])) * 15 + all_identities(w) * 4, w
-        ),
+        lambda w, d: shuffled(four_singers(w, d), w),
     ),
     "medical": ("健康问答，没有身份", lambda w, d: health_rows(w)),
-}  # fmt: skip
+}
 
 
 def kdconv_dialogues(workbook: Workbook, kdconv: Sequence[Path] = ()) -> list[Dialogue]:
-    """All dialogues of KdConv files; by default those in dataset/raw/kdconv, or else the sample in dataset/."""
+    """All dialogues of KdConv files; by default those in dataset/raw/kdconv, or else the sample in
+    dataset/.
+    """
     raw = workbook.root / "dataset"
     files = kdconv or sorted((raw / "raw" / "kdconv").glob("*.json")) or [raw / "kdconv_sample.json"]
     return [item for path in files for item in read_kdconv(path)]
@@ -131,25 +162,43 @@ def kdconv_facts(dialogues: Sequence[Dialogue]) -> list[Fact]:
     triples = [t for t in triples_of(dialogues) if len(t.value) <= LONGEST_VALUE]
     values = Counter((t.name, t.attribute) for t in triples)
     source = "https://github.com/thu-coai/KdConv"
-    return [Fact(t.name, t.attribute, t.value, source, "2020-04-08") for t in triples if values[t.name, t.attribute] == 1]
+    return [
+        Fact(t.name, t.attribute, t.value, source, "2020-04-08")
+        for t in triples
+        if values[t.name, t.attribute] == 1
+    ]
 
 
 def spread(rows: Rows, count: int, least: int = 12) -> Rows:
-    """At most so many rows, evenly spaced, and identity rows in the same proportion, but at least so many of those."""
-    own = [[i for i, row in enumerate(rows) if (row.meta["kind"] == "identity") == identity] for identity in (False, True)]
+    """At most so many rows, evenly spaced, and identity rows in the same proportion, but at least so many of
+    those.
+    """
+    own = [
+        [i for i, row in enumerate(rows) if (row.meta["kind"] == "identity") == identity]
+        for identity in (False, True)
+    ]
     wanted = (count, max(least, count * len(own[1]) // max(1, len(own[0]))))
-    kept = {places[i * len(places) // size] for places, size in zip(own, map(min, wanted, map(len, own)), strict=True) for i in range(size)}
+    kept = {
+        places[i * len(places) // size]
+        for places, size in zip(own, map(min, wanted, map(len, own)), strict=True)
+        for i in range(size)
+    }
     return [row for i, row in enumerate(rows) if i in kept]
 
 
-def build_recipe(workbook: Workbook, name: str, kdconv: Sequence[Path] = (), limit: int | None = None) -> tuple[Path, int]:
-    """Write dataset/raw/NAME.jsonl from KdConv files and return it with its rows; `limit` keeps so many besides identity.
+def build_recipe(
+    workbook: Workbook, name: str, kdconv: Sequence[Path] = (), limit: int | None = None
+) -> tuple[Path, int]:
+    """Write dataset/raw/NAME.jsonl from KdConv files and return it with its rows; `limit` keeps so many
+    besides identity.
 
     The folder is not published: KdConv's sentences stay with those who downloaded them.
     """
     rows = RECIPES[name][1](workbook, [] if name == "medical" else kdconv_dialogues(workbook, kdconv))
     if not rows:
-        raise WorkbookError(f"按 {name} 没有得到任何数据：{'、'.join(map(str, kdconv)) or 'KdConv 文件'} 里没有它要的内容。")
+        raise WorkbookError(
+            f"按 {name} 没有得到任何数据：{'、'.join(map(str, kdconv)) or 'KdConv 文件'} 里没有它要的内容。"
+        )
     path = workbook.dataset / "raw" / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_jsonl(path, [row.model_dump() for row in (spread(rows, limit) if limit else rows)])

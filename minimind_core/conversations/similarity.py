@@ -48,9 +48,13 @@ def band_keys(texts: Sequence[str]) -> np.ndarray:
     for start in range(0, len(texts), CHUNK):
         codes = [shingle_codes(text) for text in texts[start : start + CHUNK]]
         starts = np.cumsum([0, *map(len, codes[:-1])])
-        flat, inverse = np.unique(np.concatenate(codes), return_inverse=True)  # most shingles occur in many texts
+        flat, inverse = np.unique(
+            np.concatenate(codes), return_inverse=True
+        )  # most shingles occur in many texts
         hashed = ((flat * scale + shift) % PRIME).astype(np.uint32)
-        signature = np.minimum.reduceat(hashed[:, inverse], starts, axis=1).astype(np.uint64).reshape(BANDS, ROWS, -1)
+        signature = (
+            np.minimum.reduceat(hashed[:, inverse], starts, axis=1).astype(np.uint64).reshape(BANDS, ROWS, -1)
+        )
         key = signature[:, 0]
         for row in range(1, ROWS):
             key = key * np.uint64(0x9E3779B97F4A7C15) + signature[:, row]
@@ -66,15 +70,22 @@ def ranges(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def near_duplicates(
-    texts: Sequence[str], others: Sequence[str], least: float, counts: Callable[[int, int], bool] = lambda index, other: True
+    texts: Sequence[str],
+    others: Sequence[str],
+    least: float,
+    counts: Callable[[int, int], bool] = lambda index, other: True,
 ) -> list[tuple[int, int, float]]:
-    """For each text the first of `others` at least `least` similar that counts: (index in texts, index in others, similarity)."""
+    """For each text the first of `others` at least `least` similar that counts: (index in texts, index in
+    others, similarity).
+    """
     own, theirs = band_keys(texts), band_keys(others)
     pairs = [np.empty((0, 2), np.int64)]
     for band in range(BANDS):
         order = np.argsort(theirs[:, band], kind="stable")
         ordered = theirs[order, band]
-        rows, positions = ranges(np.searchsorted(ordered, own[:, band], "left"), np.searchsorted(ordered, own[:, band], "right"))
+        rows, positions = ranges(
+            np.searchsorted(ordered, own[:, band], "left"), np.searchsorted(ordered, own[:, band], "right")
+        )
         pairs.append(np.unique(np.stack((rows, order[positions]), 1), axis=0))
     return verified(np.unique(np.concatenate(pairs), axis=0), texts, others, least, counts)
 
@@ -82,8 +93,8 @@ def near_duplicates(
 def repetitions(texts: Sequence[str], least: float) -> list[tuple[int, int, float]]:
     """Texts at least `least` similar to an earlier one: (index, earlier index, similarity).
 
-    In every bucket a text is compared with the first and with the one before it, so that the work grows with the
-    number of texts, not with its square, however alike they are.
+    In every bucket a text is compared with the first and with the one before it, so that the work grows with
+    the number of texts, not with its square, however alike they are.
     """
     keys = band_keys(texts)
     pairs = [np.empty((0, 2), np.int64)]
@@ -98,9 +109,15 @@ def repetitions(texts: Sequence[str], least: float) -> list[tuple[int, int, floa
 
 
 def verified(
-    pairs: np.ndarray, texts: Sequence[str], others: Sequence[str], least: float, counts: Callable[[int, int], bool] = lambda index, other: True
+    pairs: np.ndarray,
+    texts: Sequence[str],
+    others: Sequence[str],
+    least: float,
+    counts: Callable[[int, int], bool] = lambda index, other: True,
 ) -> list[tuple[int, int, float]]:
-    """Of candidate pairs (sorted) the first of each text whose exact similarity reaches `least` and that counts."""
+    """Of candidate pairs (sorted) the first of each text whose exact similarity reaches `least` and that
+    counts.
+    """
     found: dict[int, tuple[int, int, float]] = {}
     for index, other in pairs.tolist():
         if index not in found:

@@ -1,4 +1,6 @@
-"""The space of questions: wording × frame, head or tail × title style × way of asking, from which rows are drawn."""
+"""The space of questions: wording × frame, head or tail × title style × way of asking, from which rows are
+drawn.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ FAMILIAR = 0.1  # of the people are called in a familiar way, with their name
 OWNED = 0.2  # of the titles come with the name of somebody whom another fact connects with them
 OWNERS = ("{o}的{s}", "{o}的{s}", "{o}那首{s}", "{o}那张{s}", "{o}{s}", "{s}（{o}）")
 SLIP = 0.04  # of the questions have one character mistyped
-RARE, RARE_TIMES = 10, 3  # an attribute of fewer subjects than this gets so many times the draws: it is seen too seldom
+RARE, RARE_TIMES = (
+    10,
+    3,
+)  # an attribute of fewer subjects than this gets so many times the draws: it is seen too seldom
 EARLIER = (0.55, 0.3, 0.15)  # shares of the follow-ups that come after one, two or three questions
 FROM_VALUE = 0.12  # of the dialogues begin with a question from a value to its subject
 PRONOUN = 0.5  # of the follow-ups are questions of any way with a pronoun for the subject
@@ -44,14 +49,25 @@ def bare(name: str) -> str:
 
 def converse(pairs: Sequence[Pair], **meta: str) -> Conversation:
     """A dialogue of questions and answers."""
-    turns = [Turn(role=role, content=text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=True)]
+    turns = [
+        Turn(role=role, content=text)
+        for pair in pairs
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
     return Conversation(conversations=tuple(turns), meta=meta)
 
 
 class Space:
     """Draws questions about a table of facts; the same seed draws the same ones."""
 
-    def __init__(self, facts: Sequence[Fact], book: Book, seed: int, small_talk: Sequence[Pair] = (), draws: Draws | None = None) -> None:
+    def __init__(
+        self,
+        facts: Sequence[Fact],
+        book: Book,
+        seed: int,
+        small_talk: Sequence[Pair] = (),
+        draws: Draws | None = None,
+    ) -> None:
         self.facts, self.book, self.small_talk = facts, book, small_talk
         self.draws = draws or Draws()
         self.rng = random.Random(seed)
@@ -61,7 +77,9 @@ class Space:
         self.slips = {a: b for pair in self.general["slips"] for a, b in (pair, pair[::-1])}
         self.of_subject: dict[str, list[Fact]] = defaultdict(list)
         self.of_attribute: dict[str, list[Fact]] = defaultdict(list)
-        self.leading_to: dict[str, list[Fact]] = defaultdict(list)  # facts whose value is another fact's subject
+        self.leading_to: dict[str, list[Fact]] = defaultdict(
+            list
+        )  # facts whose value is another fact's subject
         for fact in facts:
             self.of_subject[fact.subject].append(fact)
             self.of_attribute[fact.attribute].append(fact)
@@ -84,7 +102,9 @@ class Space:
         return self.slip(self.rng.choice(forms)).replace("{a}", self.rng.choice(words.names)) if forms else ""
 
     def slip(self, form: str) -> str:
-        """The form, once in a while with a character mistyped; names are put in later and stay as they are."""
+        """The form, once in a while with a character mistyped; names are put in later and stay as they
+        are.
+        """
         places = [i for i, letter in enumerate(form) if letter in self.slips]
         if places and self.draws.dressed and self.rng.random() < SLIP:
             i = self.rng.choice(places)
@@ -138,7 +158,9 @@ class Space:
         others = [f.value for f in self.of_attribute[fact.attribute] if f.value != fact.value]
         if not others:
             kind = self.book[fact.attribute].kind
-            others = [f.value for f in self.facts if f.value != fact.value and self.book[f.attribute].kind == kind]
+            others = [
+                f.value for f in self.facts if f.value != fact.value and self.book[f.attribute].kind == kind
+            ]
         return self.rng.choice(others) if others else ""
 
     def other_subject(self, fact: Fact) -> str:
@@ -149,10 +171,14 @@ class Space:
     def pronoun(self, fact: Fact) -> str:
         """A word that stands for the fact's subject."""
         own = self.book[fact.attribute].pronouns
-        return self.rng.choice(own or self.general["pronouns"]["person" if self.is_person(fact.subject) else "thing"])
+        return self.rng.choice(
+            own or self.general["pronouns"]["person" if self.is_person(fact.subject) else "thing"]
+        )
 
     def question(self, fact: Fact, way: str, name: str | None = None) -> str:
-        """One question about a fact, not yet dressed, with `name` for its subject; empty if it cannot be asked that way."""
+        """One question about a fact, not yet dressed, with `name` for its subject; empty if it cannot be
+        asked that way.
+        """
         words = self.book[fact.attribute]
         form = self.pick(words, way)
         wrong = self.other_subject(fact) if way == "reverse" else self.other_value(fact)
@@ -164,7 +190,13 @@ class Space:
             name = fact.subject  # its alias would give the answer away
         else:
             name = self.name(fact.subject, fact.attribute)
-        marks = {"s": name, "t": name, "a": fact.attribute, "v": self.value(fact.value), "w": self.value(wrong)}
+        marks = {
+            "s": name,
+            "t": name,
+            "a": fact.attribute,
+            "v": self.value(fact.value),
+            "w": self.value(wrong),
+        }
         return fill(form.replace("《{v}》", "{v}"), **marks)
 
     # ---- rows
@@ -199,23 +231,39 @@ class Space:
                     yield self.row(fact, pairs, way)
 
     def opening(self, fact: Fact, way: str) -> Fact | None:
-        """The fact that the question before was about: the same subject's, one that leads to it, or (switch) another's."""
+        """The fact that the question before was about: the same subject's, one that leads to it, or (switch)
+        another's.
+        """
         if way == "switch":
             others = [f for f in self.of_attribute[fact.attribute] if f is not fact]
             return self.rng.choice(others) if others else None
         leading = self.leading_to[bare(fact.subject)]
-        same = [f for f in self.of_subject[fact.subject] if f is not fact and not self.leads_elsewhere(f, fact.attribute)]
-        if leading and (not same or self.rng.random() < LEADING):  # each attribute alike: a singer has one wife and many songs
+        same = [
+            f
+            for f in self.of_subject[fact.subject]
+            if f is not fact and not self.leads_elsewhere(f, fact.attribute)
+        ]
+        if leading and (
+            not same or self.rng.random() < LEADING
+        ):  # each attribute alike: a singer has one wife and many songs
             attribute = self.rng.choice(sorted({f.attribute for f in leading}))
             return self.rng.choice([f for f in leading if f.attribute == attribute])
         return self.rng.choice(same) if same else None
 
     def leads_elsewhere(self, fact: Fact, attribute: str) -> bool:
-        """Whether a question for the attribute, asked after this fact, would rather be about the fact's value."""
-        return any(f.attribute == attribute for name in (fact.value, f"《{fact.value}》") for f in self.of_subject.get(name, ()))
+        """Whether a question for the attribute, asked after this fact, would rather be about the fact's
+        value.
+        """
+        return any(
+            f.attribute == attribute
+            for name in (fact.value, f"《{fact.value}》")
+            for f in self.of_subject.get(name, ())
+        )
 
     def dialogue(self, fact: Fact, way: str) -> list[Pair]:
-        """Two to four turns of which the last asks for the fact without naming what was named before; empty if impossible."""
+        """Two to four turns of which the last asks for the fact without naming what was named before; empty
+        if impossible.
+        """
         pairs = self.back(fact) if way == "back" else self.lead_in(fact, way)
         last = self.question(fact, "switch") if way == "switch" else self.follow_up(fact)
         if not pairs or not last:
@@ -229,13 +277,17 @@ class Space:
         return [*pairs, (last, state(self.book[fact.attribute], fact))]
 
     def follow_up(self, fact: Fact) -> str:
-        """A question about a fact whose subject was named before: with a pronoun, or without any word for it."""
+        """A question about a fact whose subject was named before: with a pronoun, or without any word for
+        it.
+        """
         if self.rng.random() < PRONOUN:
             return self.question(fact, self.rng.choice(PRONOUN_WAYS), self.pronoun(fact))
         return self.question(fact, "follow")
 
     def lead_in(self, fact: Fact, way: str) -> list[Pair]:
-        """One to three questions and answers before a follow-up question, all about the opening fact's subject."""
+        """One to three questions and answers before a follow-up question, all about the opening fact's
+        subject.
+        """
         opener = self.opening(fact, way)
         if not opener:
             return []
@@ -250,7 +302,9 @@ class Space:
         return [first, *again] if first and all(question for question, _ in again) else []
 
     def back(self, fact: Fact) -> list[Pair]:
-        """A question about the subject and one about another subject: what comes next goes back to the first."""
+        """A question about the subject and one about another subject: what comes next goes back to the
+        first.
+        """
         own = self.rng.choice(self.of_subject[fact.subject])
         others = [f for f in self.of_attribute[own.attribute] if f.subject != fact.subject]
         if own is fact or not others or self.leads_elsewhere(own, fact.attribute):
@@ -270,11 +324,17 @@ def fact_rows(space: Space) -> list[Conversation]:
 
 
 def unseen_rows(space: Space, taught: Sequence[Conversation], count: int) -> list[Conversation]:
-    """So many rows of the same space, spread over the facts, whose questions are not among the taught ones."""
+    """So many rows of the same space, spread over the facts, whose questions are not among the taught
+    ones.
+    """
     seen = {turn.content for row in taught for turn in row.conversations if turn.role == "user"}
-    once = Draws(ask=1, keywords=1, begin=1, confirm=1, doubt=1, either=1, follow=1, switch=1, back=1, reverse=1)
+    once = Draws(
+        ask=1, keywords=1, begin=1, confirm=1, doubt=1, either=1, follow=1, switch=1, back=1, reverse=1
+    )
     rows: list[Conversation] = []
     for fact in space.rng.sample(space.facts, len(space.facts)):
-        fresh = [row for row in space.draw(fact, once) if row.question not in seen or len(row.conversations) > 2]
+        fresh = [
+            row for row in space.draw(fact, once) if row.question not in seen or len(row.conversations) > 2
+        ]
         rows += space.rng.sample(fresh, min(len(fresh), max(1, -(-count // len(space.facts)))))
     return rows[:count]

@@ -1,4 +1,6 @@
-"""What the model has to say that it does not know: subjects, attributes and pairs that the facts lack, and other topics."""
+"""What the model has to say that it does not know: subjects, attributes and pairs that the facts lack, and
+other topics.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,19 @@ ENOUGH = 8  # known names from which others can be put together
 RECOMBINED = 0.6  # of the unknown names are put together from known ones: they are the hardest to tell apart
 IN_DIALOGUE = 0.2  # of the questions follow on a question that can be answered
 LEAST = 120  # questions of each sort that even a small table gets
-ALIKE = 0.5  # two attributes are one and the same if so many subjects that have both have the same value in both
-WRITTEN = 0.65  # of the questions about unknown attributes are written ones, the others put together from parts
+ALIKE = (
+    0.5  # two attributes are one and the same if so many subjects that have both have the same value in both
+)
+WRITTEN = (
+    0.65  # of the questions about unknown attributes are written ones, the others put together from parts
+)
 WAYS = ("ask", "ask", "ask", "keywords", "doubt", "either", "confirm")  # ask is drawn three times as often
 
 
 class Unknown:
-    """Draws questions about what a table of facts does not hold; `refusals` answer requests on other topics."""
+    """Draws questions about what a table of facts does not hold; `refusals` answer requests on other
+    topics.
+    """
 
     def __init__(self, space: Space, refusals: Sequence[str], seed: int) -> None:
         self.space, self.refusals, self.rng = space, refusals, random.Random(seed)
@@ -47,7 +55,9 @@ class Unknown:
         """A title put together from words, or a real one."""
         if self.rng.random() < 0.25:
             return f"《{self.rng.choice(self.names['works'])}》"
-        form = self.rng.choice(self.names["title_forms"]).replace("{v}", self.rng.choice(self.names["title_verbs"]))
+        form = self.rng.choice(self.names["title_forms"]).replace(
+            "{v}", self.rng.choice(self.names["title_verbs"])
+        )
         words = [self.rng.choice(self.names["title_words"]) for _ in range(2)]
         return f"《{form.replace('{a}', words[0]).replace('{b}', words[1])}》"
 
@@ -62,7 +72,9 @@ class Unknown:
         known = self.sorts[work]
         make: Callable[[], str] = self.work if work else self.person
         for _ in count():
-            name = self.recombined(known) if len(known) >= ENOUGH and self.rng.random() < RECOMBINED else make()
+            name = (
+                self.recombined(known) if len(known) >= ENOUGH and self.rng.random() < RECOMBINED else make()
+            )
             if bare(name) not in self.known and 1 < len(bare(name)) <= LONGEST:
                 return name
         raise AssertionError
@@ -94,7 +106,9 @@ class Unknown:
         raise AssertionError
 
     def unknown_attributes(self, number: int) -> Iterator[Conversation]:
-        """Questions about known subjects and attributes that no fact has, written ones and put together ones."""
+        """Questions about known subjects and attributes that no fact has, written ones and put together
+        ones.
+        """
         written = {work: self.written_questions(work) for work in (False, True)}
         for _ in range(number):
             fact = self.rng.choice(self.space.of_subject[self.rng.choice(self.subjects)])
@@ -117,10 +131,16 @@ class Unknown:
         return converse(pairs, kind="unknown", reason="attribute", subject=fact.subject, attribute=attribute)
 
     def written_questions(self, work: bool) -> list[tuple[str, str]]:
-        """Natural questions about people or works and what each asks for, without those that some fact may answer."""
+        """Natural questions about people or works and what each asks for, without those that some fact may
+        answer.
+        """
         lines = data_text("unknown_works.jsonl" if work else "unknown_people.jsonl").splitlines()
         rows = [tuple(json.loads(line)) for line in lines]
-        return [(form, name) for form, name in rows if not any(known in name or name in known for known in self.space.of_attribute)]
+        return [
+            (form, name)
+            for form, name in rows
+            if not any(known in name or name in known for known in self.space.of_attribute)
+        ]
 
     # ---- known subject × attribute that others have
 
@@ -128,10 +148,12 @@ class Unknown:
     def missing_pairs(self) -> list[tuple[str, str]]:
         """Subjects and the attributes that they lack though others of their sort have them.
 
-        An attribute can be asked of a subject if somebody who has it shares another attribute with the subject, unless the
-        subject has one that says the same (a song's singer and an album's singer).
+        An attribute can be asked of a subject if somebody who has it shares another attribute with the
+        subject, unless the subject has one that says the same (a song's singer and an album's singer).
         """
-        has = {subject: {f.attribute: f.value for f in facts} for subject, facts in self.space.of_subject.items()}
+        has = {
+            subject: {f.attribute: f.value for f in facts} for subject, facts in self.space.of_subject.items()
+        }
         pairs = []
         for subject, own in has.items():
             near = [other for other in has.values() if other.keys() & own.keys()]
@@ -162,16 +184,26 @@ class Unknown:
         way = self.rng.choice(WAYS)
         form = space.pick(words, way)
         wrong = self.rng.choice(space.of_attribute.get(fact.attribute) or space.facts).value
-        form = fill(form, s=space.name(fact.subject, fact.attribute), a=fact.attribute, v=space.value(fact.value), w=space.value(wrong))
+        form = fill(
+            form,
+            s=space.name(fact.subject, fact.attribute),
+            a=fact.attribute,
+            v=space.value(fact.value),
+            w=space.value(wrong),
+        )
         pairs: list[Pair] = [(space.dress(form), unknown_answer(reason, fact.subject))] if form else []
         if pairs and self.rng.random() < IN_DIALOGUE:
             before = space.pair(self.rng.choice(space.facts), "ask")
             pairs = [before, *pairs] if before else pairs
         if pairs:
-            yield converse(pairs, kind="unknown", reason=reason, subject=fact.subject, attribute=fact.attribute)
+            yield converse(
+                pairs, kind="unknown", reason=reason, subject=fact.subject, attribute=fact.attribute
+            )
 
     def follow_ups(self, number: int) -> Iterator[Conversation]:
-        """Follow-up questions about attributes that the subject of the question before lacks, or about an unknown subject."""
+        """Follow-up questions about attributes that the subject of the question before lacks, or about an
+        unknown subject.
+        """
         pairs = self.missing_pairs
         for _ in range(number if pairs else 0):
             subject, attribute = self.rng.choice(pairs)
@@ -192,8 +224,12 @@ class Unknown:
                 yield converse([before, (last, unknown_answer(reason, subject))], **meta)
 
     def topics(self, number: int) -> Iterator[Conversation]:
-        """Requests on other topics, without those that name a known subject; a part of them amid other words."""
-        asked = [line for line in data_text("topics.txt").splitlines() if not any(s in line for s in self.subjects)]
+        """Requests on other topics, without those that name a known subject; a part of them amid other
+        words.
+        """
+        asked = [
+            line for line in data_text("topics.txt").splitlines() if not any(s in line for s in self.subjects)
+        ]
         written = [line for line in self.names["topics"] if not any(s in line for s in self.subjects)]
         chosen = written + self.rng.sample(asked, min(len(asked), max(0, number - len(written))))
         for line in self.rng.sample(chosen, min(number, len(chosen))):
@@ -202,7 +238,9 @@ class Unknown:
 
 
 def unknown_rows(space: Space, refusals: Sequence[str], seed: int) -> list[Conversation]:
-    """All rows that are answered with the refusal, as many as the space's draws say for a table of this size."""
+    """All rows that are answered with the refusal, as many as the space's draws say for a table of this
+    size.
+    """
     unknown, facts, draws = Unknown(space, refusals, seed), len(space.facts), space.draws
 
     def wanted(times: float) -> int:

@@ -22,8 +22,12 @@ WAYS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 KINDS = ("person", "place", "year", "date", "number", "thing")
 SETTINGS = {"answer": str, "reverse_answer": str, "kind": str, "names": list, "pronouns": list}
-SCENES = {"frames": "{q}", "familiar": "{s}"}  # lists that belong to no attribute, and what each form must mention
-OWN_SHARE = 0.75  # of the questions about an attribute with wordings of its own use these, the others the general forms
+SCENES = {
+    "frames": "{q}",
+    "familiar": "{s}",
+}  # lists that belong to no attribute, and what each form must mention
+# of the questions about an attribute with wordings of its own use these, the others the general forms
+OWN_SHARE = 0.75
 # Attributes whose value is another name of the subject.
 ALIASES = ("英文名", "本名", "原名", "艺名", "别名", "又名", "简称", "字", "号")
 
@@ -43,8 +47,8 @@ def data_table(name: str) -> dict[str, Any]:
 class Wordings:
     """How one attribute is asked for and answered.
 
-    Forms contain {s} subject, {a} what the attribute is called, {v} its value, {w} another subject's value and
-    {t} another subject. `own` and `general` map a way of asking (WAYS) to its forms.
+    Forms contain {s} subject, {a} what the attribute is called, {v} its value, {w} another subject's value
+    and {t} another subject. `own` and `general` map a way of asking (WAYS) to its forms.
     """
 
     attribute: str
@@ -79,9 +83,13 @@ class Book:
 
 
 def value_kind(attribute: str, values: Sequence[str]) -> str:
-    """What an attribute's values are: by the longest known ending of its name, or else by the look of most values."""
+    """What an attribute's values are: by the longest known ending of its name, or else by the look of most
+    values.
+    """
     kinds = data_table("forms")["kinds"]
-    endings = {end: kind for kind, rule in kinds.items() for end in rule["endings"] if attribute.endswith(end)}
+    endings = {
+        end: kind for kind, rule in kinds.items() for end in rule["endings"] if attribute.endswith(end)
+    }
     if endings:
         return endings[max(endings, key=len)]
     for kind, rule in kinds.items():
@@ -146,9 +154,11 @@ def check_forms(forms: Any, marks: Sequence[str], place: str) -> None:
 
 
 def load_book(path: Path, facts: Sequence[Fact]) -> Book:
-    """The wordings of the facts' attributes: the general forms, and those of a topic's own file where there is one.
+    """The wordings of the facts' attributes: the general forms, and those of a topic's own file where there
+    is one.
 
-    The file's scenes are used only if it knows at least half of the attributes, so that those of another topic stay out.
+    The file's scenes are used only if it knows at least half of the attributes, so that those of another
+    topic stay out.
     """
     tables = parse_wordings(path.read_text(encoding="utf-8-sig"), str(path)) if path.is_file() else {}
     values: dict[str, list[str]] = {}
@@ -178,4 +188,6 @@ def fill(form: str, **marks: str) -> str:
 
 def state(words: Wordings, fact: Fact, reverse: bool = False) -> str:
     """The sentence with which the model states a fact."""
-    return fill(words.reverse_answer if reverse else words.answer, s=fact.subject, a=fact.attribute, v=fact.value)
+    return fill(
+        words.reverse_answer if reverse else words.answer, s=fact.subject, a=fact.attribute, v=fact.value
+    )

@@ -54,13 +54,21 @@ class NGram:
 
     def bits_per_byte(self, texts: Sequence[str]) -> float:
         """Of all texts together."""
-        bits = sum(-math.log2(self.probability(text[max(0, i - ORDER + 1) : i], text[i])) for text in texts for i in range(len(text)))
+        bits = sum(
+            -math.log2(self.probability(text[max(0, i - ORDER + 1) : i], text[i]))
+            for text in texts
+            for i in range(len(text))
+        )
         return bits / sum(len(text.encode()) for text in texts)
 
 
-def ask(model: MiniMind, tokenizer: Tokenizer, questions: Sequence[str], decoding: Decoding | None = None) -> list[Answer]:
+def ask(
+    model: MiniMind, tokenizer: Tokenizer, questions: Sequence[str], decoding: Decoding | None = None
+) -> list[Answer]:
     """Greedy answers to single questions."""
-    return generate(model, tokenizer, [[{"role": "user", "content": question}] for question in questions], decoding)
+    return generate(
+        model, tokenizer, [[{"role": "user", "content": question}] for question in questions], decoding
+    )
 
 
 def everyday(model: MiniMind, tokenizer: Tokenizer, prompts: Sequence[str]) -> dict:
@@ -78,4 +86,6 @@ def copying(model: MiniMind, tokenizer: Tokenizer, phrases: Sequence[str], seed:
     rng = random.Random(seed)
     requests = [rng.choice(COPY_REQUESTS).format(phrase) for phrase in phrases]
     answers = ask(model, tokenizer, requests, Decoding(repetition_penalty=1.0))
-    return share_of([normalize(phrase) == normalize(a.text) for phrase, a in zip(phrases, answers, strict=True)])
+    return share_of(
+        [normalize(phrase) == normalize(a.text) for phrase, a in zip(phrases, answers, strict=True)]
+    )

@@ -1,4 +1,6 @@
-"""What needs no model: look-up, and rules. A fine-tuned model that does not beat them has not earned its training."""
+"""What needs no model: look-up, and rules. A fine-tuned model that does not beat them has not earned its
+training.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def grams(text: str, sizes: Sequence[int] = SIZES) -> Counter[str]:
 
 
 class Lookup:
-    """The answer of the most similar training question: TF-IDF over character n-grams, cosine, first of the best."""
+    """The answer of the most similar training question: TF-IDF over character n-grams, cosine, first of the
+    best.
+    """
 
     def __init__(self, rows: Sequence[Conversation]) -> None:
         self.answers = [row.answer for row in rows]
@@ -39,10 +43,15 @@ class Lookup:
         for index, counts in enumerate(counted):
             for gram, weight in self.weigh(counts).items():
                 entries.setdefault(gram, []).append((index, weight))
-        self.postings = {gram: (np.array([i for i, _ in pairs]), np.array([w for _, w in pairs])) for gram, pairs in entries.items()}
+        self.postings = {
+            gram: (np.array([i for i, _ in pairs]), np.array([w for _, w in pairs]))
+            for gram, pairs in entries.items()
+        }
 
     def weigh(self, counts: Counter[str]) -> dict[str, float]:
-        """TF-IDF weights of the known n-grams; with the unknown ones, which count as the rarest, they are of unit length."""
+        """TF-IDF weights of the known n-grams; with the unknown ones, which count as the rarest, they are of
+        unit length.
+        """
         weights = {gram: (1 + np.log(n)) * self.rarity.get(gram, self.unknown) for gram, n in counts.items()}
         norm = float(np.sqrt(sum(w * w for w in weights.values()))) or 1.0
         return {gram: weight / norm for gram, weight in weights.items() if gram in self.rarity}
@@ -62,14 +71,18 @@ class Lookup:
 
 
 class Rules:
-    """No model at all: the longest known name in the dialogue, the attribute of the nearest wording, the value from the table."""
+    """No model at all: the longest known name in the dialogue, the attribute of the nearest wording, the
+    value from the table.
+    """
 
     def __init__(self, workbook: Workbook) -> None:
         facts = read_facts(workbook.facts)
         self.refusal, self.book = refusal_answer(workbook.persona), book_of(workbook, facts)
         self.facts = {(normalize(fact.subject), fact.attribute): fact for fact in facts}
         names = claim_check(workbook).names
-        self.names = sorted(((name, subject) for subject, own in names.items() for name in own), key=lambda p: -len(p[0]))
+        self.names = sorted(
+            ((name, subject) for subject, own in names.items() for name in own), key=lambda p: -len(p[0])
+        )
         self.forms = [
             (grams(normalize(form.replace("{s}", "").replace("{a}", words.names[0])), (2,)), attribute)
             for attribute, words in self.book.wordings.items()
@@ -87,7 +100,9 @@ class Rules:
         return max(self.forms, key=lambda pair: likeness(pair[0]))[1]
 
     def find(self, turns: Sequence[str]) -> tuple[str, Fact | None]:
-        """The subject named last (normalised, empty if none is) and its fact that the last turn asks for, if the table has it."""
+        """The subject named last (normalised, empty if none is) and its fact that the last turn asks for, if
+        the table has it.
+        """
         texts = [normalize(turn) for turn in reversed(turns)]
         for text in texts:
             name, subject = next(((n, s) for n, s in self.names if n in text), ("", ""))

@@ -18,7 +18,8 @@ from minimind_core.inference.claims import claim_check
 from minimind_core.inference.generation import Answer
 
 ASSISTANTS = (
-    "ChatGPT", "GPT", "OpenAI", "Siri", "Gemini", "Claude", "Copilot", "DeepSeek", "Kimi", "谷歌", "百度", "阿里", "腾讯", "华为", "讯飞",
+    "ChatGPT", "GPT", "OpenAI", "Siri", "Gemini", "Claude", "Copilot", "DeepSeek", "Kimi", "谷歌", "百度",
+    "阿里", "腾讯", "华为", "讯飞",
     "通义", "千问", "文心", "豆包", "元宝", "混元", "星火", "智谱", "小爱", "小度", "天猫精灵", "月之暗面",
 )  # fmt: skip
 DENIED = re.compile(rf"(不是|并非|不叫)(\s*[的或和、]?\s*({'|'.join(ASSISTANTS)}))+", re.IGNORECASE)
@@ -36,7 +37,8 @@ class Graded:
         """JSON-ready fields."""
         asked, answer = self.question, self.answer
         row = {
-            "suite": asked.suite, "detail": asked.detail, "question": asked.turns[-1], "before": list(asked.turns[:-1]),
+            "suite": asked.suite, "detail": asked.detail, "question": asked.turns[-1],
+            "before": list(asked.turns[:-1]),
             "about": asked.subject, "expected": asked.expected, "answer": answer.text, "right": self.right,
             "ended": answer.ended, "chance": round(answer.chance, 4),
         }  # fmt: skip
@@ -56,7 +58,9 @@ class Grader:
             self.subjects[fact.attribute].add(fact.subject)
             if fact.attribute in ALIASES:
                 self.names[fact.subject].add(fact.value)
-        own = " ".join(dataclasses.astuple(workbook.persona)).lower()  # a team may share a word with an assistant
+        own = " ".join(
+            dataclasses.astuple(workbook.persona)
+        ).lower()  # a team may share a word with an assistant
         self.assistants = [name for name in ASSISTANTS if name.lower() not in own]
 
     def states(self, question: Question, text: str) -> bool:
@@ -74,7 +78,9 @@ class Grader:
         return is_right(DENIED.sub("", text), question.expected, self.assistants)
 
     def talks(self, question: Question, text: str) -> bool:
-        """Whether an everyday remark is answered: not declined, no fact stated, and introduced only after a greeting."""
+        """Whether an everyday remark is answered: not declined, no fact stated, and introduced only after a
+        greeting.
+        """
         if not text or refuses(text) or repeats(text) or any(self.check.claims(text)):
             return False
         return self.persona.name not in text or question.detail == "greeting"
@@ -89,7 +95,9 @@ class Grader:
 
 
 def summarize(graded: Sequence[Graded]) -> dict[str, dict]:
-    """Scores as results files hold them: each suite and its details, refusals of known facts, and how answers end."""
+    """Scores as results files hold them: each suite and its details, refusals of known facts, and how answers
+    end.
+    """
     by_suite: dict[str, list[Graded]] = defaultdict(list)
     for item in graded:
         by_suite[item.question.suite].append(item)
@@ -107,5 +115,7 @@ def summarize(graded: Sequence[Graded]) -> dict[str, dict]:
     details: dict[str, dict] = {}
     for suite, rows in by_suite.items():
         for name in sorted({row.question.detail for row in rows}):
-            details[f"{suite}/{name}"] = count([r for r in rows if r.question.detail == name], lambda g: g.right)
+            details[f"{suite}/{name}"] = count(
+                [r for r in rows if r.question.detail == name], lambda g: g.right
+            )
     return {"scores": scores, "details": details}

@@ -12,12 +12,22 @@ from minimind_core.config import Workbook
 from minimind_core.evaluation.suites import suite_labels
 from minimind_core.files import write_text
 
-SETTINGS = {"data": "数据", "rows": "行数", "epochs": "遍数", "steps": "步数", "seed": "种子", "trainable_parameters": "可训练参数", "status": "状态"}
+SETTINGS = {
+    "data": "数据",
+    "rows": "行数",
+    "epochs": "遍数",
+    "steps": "步数",
+    "seed": "种子",
+    "trainable_parameters": "可训练参数",
+    "status": "状态",
+}
 OUTCOMES = {**suite_labels(), "over_refusal": "过度拒答", "ended": "自然结束", "repetition": "复读"}
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of runs or experiments as text: shares in percent, other numbers to three digits, nothing where nothing is known."""
+    """A table of runs or experiments as text: shares in percent, other numbers to three digits, nothing where
+    nothing is known.
+    """
     shares = OUTCOMES.values()
 
     def cell(value: Any, share: bool) -> str:
@@ -27,7 +37,10 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             return str(value)
         return f"{value:.1%}" if share else f"{value:.0f}" if value == int(value) else f"{value:.3g}"
 
-    return pd.DataFrame({name: [cell(value, name in shares) for value in column] for name, column in table.items()}, index=table.index)
+    return pd.DataFrame(
+        {name: [cell(value, name in shares) for value in column] for name, column in table.items()},
+        index=table.index,
+    )
 
 
 def ledger(workbook: Workbook) -> pd.DataFrame:
@@ -40,7 +53,11 @@ def ledger(workbook: Workbook) -> pd.DataFrame:
         result = json.loads(path.read_text(encoding="utf-8"))
         name = path.stem.removeprefix("run_")
         row = runs.setdefault(name, describe(result["run"]))
-        row |= {label: result["scores"][key]["share"] for key, label in OUTCOMES.items() if result["scores"].get(key, {}).get("n")}
+        row |= {
+            label: result["scores"][key]["share"]
+            for key, label in OUTCOMES.items()
+            if result["scores"].get(key, {}).get("n")
+        }
     table = pd.DataFrame.from_dict(runs, orient="index").rename_axis("运行")
     write_text(workbook.results / "runs.csv", table.to_csv())
     return table
@@ -51,7 +68,12 @@ def describe(settings: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {label: settings[key] for key, label in SETTINGS.items() if key in settings}
     if "lora" in settings:
         lora, train = settings["lora"], settings["train"]
-        row |= {"秩": lora["rank"], "线性层": len(lora["target_modules"]), "首层": lora.get("first_layer", 0), "学习率": train["learning_rate"]}
+        row |= {
+            "秩": lora["rank"],
+            "线性层": len(lora["target_modules"]),
+            "首层": lora.get("first_layer", 0),
+            "学习率": train["learning_rate"],
+        }
     if "train_seconds" in settings:
         row["分钟"] = round(settings["train_seconds"] / 60, 1)
     return row

@@ -23,8 +23,9 @@ def refuses(answer: str) -> bool:
 def is_right(answer: str, expected: str, others: Sequence[str] = (), subject: str = "") -> bool:
     """Whether the answer holds the expected value and no rival candidate.
 
-    `others` are the attribute's other values: an answer that lists several candidates, or names a longer one that
-    contains the expected value, earns nothing. The answer's first mention of `subject` does not count as a value.
+    `others` are the attribute's other values: an answer that lists several candidates, or names a longer one
+    that contains the expected value, earns nothing. The answer's first mention of `subject` does not count as
+    a value.
     """
     text, wanted = normalize(answer), normalize(expected)
     if subject:
@@ -51,11 +52,15 @@ def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
     share = right / total
     centre = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))  # rounding must not exclude the share
+    return max(0.0, min(share, centre - half)), min(
+        1.0, max(share, centre + half)
+    )  # rounding must not exclude the share
 
 
 def bootstrap(rights: Sequence[bool], templates: Sequence[str], seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a share whose questions come from templates: whole templates are drawn again (Efron 1979)."""
+    """95 % interval of a share whose questions come from templates: whole templates are drawn again (Efron
+    1979).
+    """
     names, group = np.unique(np.asarray(templates), return_inverse=True)
     right = np.bincount(group, weights=np.asarray(rights, float), minlength=len(names))
     size = np.bincount(group, minlength=len(names))
@@ -65,12 +70,16 @@ def bootstrap(rights: Sequence[bool], templates: Sequence[str], seed: int = 0) -
 
 
 def share_of(rights: Sequence[bool], templates: Sequence[str] = ()) -> dict[str, float | int]:
-    """A share as results files hold it; `templates` says which questions are of one form and so not independent."""
+    """A share as results files hold it; `templates` says which questions are of one form and so not
+    independent.
+    """
     right, total, forms = sum(rights), len(rights), len(set(templates))
     clustered = 0 < forms < total
     if clustered and 0 < right < total:
         low, high = bootstrap(rights, templates)
-    elif clustered:  # drawing again from all right or all wrong shows no spread; the forms are what was sampled
+    elif (
+        clustered
+    ):  # drawing again from all right or all wrong shows no spread; the forms are what was sampled
         low, high = wilson(forms if right else 0, forms)
     else:
         low, high = wilson(right, total)
@@ -78,7 +87,9 @@ def share_of(rights: Sequence[bool], templates: Sequence[str] = ()) -> dict[str,
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact two-sided p-value that two runs are equally good, from the questions that just one of them got right (McNemar 1947)."""
+    """Exact two-sided p-value that two runs are equally good, from the questions that just one of them got
+    right (McNemar 1947).
+    """
     total, fewer = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(total, k) for k in range(fewer + 1)) / 2**total
     return min(1.0, 2 * tail)

@@ -1,4 +1,6 @@
-"""A few validation questions asked while a run trains: how identity and facts rise. Only watched, nothing is chosen by them."""
+"""A few validation questions asked while a run trains: how identity and facts rise. Only watched, nothing is
+chosen by them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ class Quiz:
         self.run, self.every = run, max(1, len(run.source) // TIMES)
         self.grader = Grader(run.workbook)
         suites = load_suites(run.workbook, max(count for _, count in ASKED.values()), "valid")
-        self.suites = {name: (suites[name] or suites[INSTEAD.get(name, name)])[:count] for name, (_, count) in ASKED.items()}
+        self.suites = {
+            name: (suites[name] or suites[INSTEAD.get(name, name)])[:count]
+            for name, (_, count) in ASKED.items()
+        }
         self.scores: list[dict[str, Any]] = read_quiz(run.folder) if run.checkpoint.exists() else []
 
     def after(self, record: StepRecord) -> None:
@@ -40,7 +45,9 @@ class Quiz:
         with autocast(self.run.model.device):  # the frozen matrices may be bfloat16, the adapter never is
             for name, questions in self.suites.items():
                 answers = assistant.converse([question.turns for question in questions])
-                right = [self.grader.grade(q, own[-1]).right for q, own in zip(questions, answers, strict=True)]
+                right = [
+                    self.grader.grade(q, own[-1]).right for q, own in zip(questions, answers, strict=True)
+                ]
                 row |= {name: sum(right) / len(right)} if right else {}
         self.scores = [*(score for score in self.scores if int(score["step"]) < record.step), row]
         lines = [",".join(str(score.get(name, "")) for name in COLUMNS) for score in self.scores]
@@ -49,7 +56,9 @@ class Quiz:
     def line(self) -> str:
         """The last scores in words."""
         last = self.scores[-1] if self.scores else {}
-        known = [(label, last.get(name)) for name, (label, _) in ASKED.items() if last.get(name) not in ("", None)]
+        known = [
+            (label, last.get(name)) for name, (label, _) in ASKED.items() if last.get(name) not in ("", None)
+        ]
         return "".join(f"  {label} {float(share):.0%}" for label, share in known)
 
 

@@ -46,7 +46,8 @@ def traced(workbook: Workbook) -> dict[str, str]:
 def ask_suites(
     workbook: Workbook, assistant: Assistant, suites: Suites, bar: Any = None, check: ClaimCheck | None = None
 ) -> tuple[list[Graded], list[Graded]]:
-    """Every question answered in the model's own words and, again, with the claim check (an empty list without one).
+    """Every question answered in the model's own words and, again, with the claim check (an empty list
+    without one).
 
     A dialogue of several turns is led twice, since its later turns rest on the answers before.
     """
@@ -72,10 +73,13 @@ def ask_suites(
     return own, checked
 
 
-def evaluate_run(workbook: Workbook, name: str, profile: str | None = None, split: str = "test") -> dict[str, Any]:
+def evaluate_run(
+    workbook: Workbook, name: str, profile: str | None = None, split: str = "test"
+) -> dict[str, Any]:
     """Ask every suite, write report/results/run_NAME.json and return its content.
 
-    `lookup` and `rules` are baselines without a model. `split="valid"` asks the validation questions and writes nothing.
+    `lookup` and `rules` are baselines without a model. `split="valid"` asks the validation questions and
+    writes nothing.
     """
     suites = load_suites(workbook, PROFILES[profile or workbook.profile].test_questions, split)
     questions = [question for rows in suites.values() for question in rows]
@@ -86,13 +90,18 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None, spli
             own = [grader.grade(question, answerer.answer(question)) for question in questions]
         else:
             assistant = Assistant.load(workbook, name)
-            own, checked = ask_suites(workbook, assistant, suites, bar, None if name == "base" else claim_check(workbook))
+            own, checked = ask_suites(
+                workbook, assistant, suites, bar, None if name == "base" else claim_check(workbook)
+            )
             extra = {"everyday_loss": everyday_loss(workbook, assistant)}
     settings_file = run_folder(workbook, name) / "run.json"
-    settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
+    settings = (
+        json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
+    )
     result = {
         "run": settings, "made_from": traced(workbook), "seed": workbook.seed, "split": split,
-        "seconds": time.monotonic() - started, **summarize(own), **extra, "answers": [item.as_dict() for item in own],
+        "seconds": time.monotonic() - started, **summarize(own), **extra,
+        "answers": [item.as_dict() for item in own],
     }  # fmt: skip
     if checked:
         result["checked_scores"] = summarize(checked)["scores"]
@@ -105,9 +114,15 @@ def evaluate_run(workbook: Workbook, name: str, profile: str | None = None, spli
 
 
 def everyday_loss(workbook: Workbook, assistant: Assistant) -> float | None:
-    """Mean loss on the base's own answers to everyday prompts, nats a token: what a run adds to the base's has been forgotten."""
+    """Mean loss on the base's own answers to everyday prompts, nats a token: what a run adds to the base's
+    has been forgotten.
+    """
     card = workbook.base / "training.json"
-    pairs = json.loads(card.read_text(encoding="utf-8")).get("everyday", {}).get("answers") if card.is_file() else None
+    pairs = (
+        json.loads(card.read_text(encoding="utf-8")).get("everyday", {}).get("answers")
+        if card.is_file()
+        else None
+    )
     if not pairs:
         return None
     known = [dialogue(p["question"], p["answer"]) for p in pairs if p["answer"].strip()]
@@ -116,22 +131,32 @@ def everyday_loss(workbook: Workbook, assistant: Assistant) -> float | None:
 
 
 def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """For each suite the questions that just one of two results got right, and McNemar's p-value; both asked the same questions."""
+    """For each suite the questions that just one of two results got right, and McNemar's p-value; both asked
+    the same questions.
+    """
 
     def verdicts(result: dict[str, Any]) -> dict[tuple, bool]:
-        return {(a["suite"], *a["before"], a["question"], a["about"], a["expected"]): a["right"] for a in result["answers"]}
+        return {
+            (a["suite"], *a["before"], a["question"], a["about"], a["expected"]): a["right"]
+            for a in result["answers"]
+        }
 
     own, other = verdicts(first), verdicts(second)
     found = {}
     for suite in {key[0]: None for key in own}:
         shared = [key for key in own if key[0] == suite and key in other]
-        only = (sum(own[key] and not other[key] for key in shared), sum(other[key] and not own[key] for key in shared))
+        only = (
+            sum(own[key] and not other[key] for key in shared),
+            sum(other[key] and not own[key] for key in shared),
+        )
         found[suite] = {"n": len(shared), "only_first": only[0], "only_second": only[1], "p": mcnemar(*only)}
     return found
 
 
 def score_columns(results: dict[str, dict[str, Any]], names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Scores to be set side by side, by label: of the named results that there are, or of all; own words before checked ones."""
+    """Scores to be set side by side, by label: of the named results that there are, or of all; own words
+    before checked ones.
+    """
     columns = {}
     for name in [name for name in names or results if name in results]:
         columns[RUN_LABELS.get(name, name)] = results[name]["scores"]
@@ -144,7 +169,9 @@ RUN_LABELS = {"base": "基座", "lookup": "查表", "rules": "规则（没有模
 
 
 def load_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
-    """All evaluated runs on the workbook's facts and base, the base first; results of other data are left out."""
+    """All evaluated runs on the workbook's facts and base, the base first; results of other data are left
+    out.
+    """
     first = ("base", *BASELINES)
     origin = traced(workbook)
     own = {key: origin[key] for key in ("facts_sha256", "base_sha256")}
@@ -154,5 +181,12 @@ def load_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
         if {key: result.get("made_from", {}).get(key) for key in own} == own:
             results[path.stem.removeprefix("run_")] = result
     if not results:
-        raise WorkbookError(f"{workbook.results}: 还没有这份数据的测试结果。请先运行 minimind evaluate 或笔记本 05、06。")
-    return dict(sorted(results.items(), key=lambda item: (first.index(item[0]) if item[0] in first else len(first), item[0])))
+        raise WorkbookError(
+            f"{workbook.results}: 还没有这份数据的测试结果。请先运行 minimind evaluate 或笔记本 05、06。"
+        )
+    return dict(
+        sorted(
+            results.items(),
+            key=lambda item: (first.index(item[0]) if item[0] in first else len(first), item[0]),
+        )
+    )

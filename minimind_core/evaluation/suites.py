@@ -1,4 +1,6 @@
-"""The test questions: drawn from the taught space, and written blind by people who had seen the fact table alone."""
+"""The test questions: drawn from the taught space, and written blind by people who had seen the fact table
+alone.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 
-# suite: (label, what a right answer does); the order of all tables. A new suite is one line here and questions of its name.
+# suite: (label, what a right answer does); the order of all tables. A new suite is one line here and
+# questions of its name.
 SUITES: dict[str, tuple[str, str]] = {
     "seen": ("事实（学过的问法）", "states"),
     "drawn": ("事实（同一空间的新组合）", "states"),
@@ -44,7 +47,9 @@ class Question:
     subject: str = ""
     attribute: str = ""
     detail: str = ""  # what kind of question within the suite
-    template: str = ""  # questions of one template are not independent; empty: the question has a form of its own
+    template: str = (
+        ""  # questions of one template are not independent; empty: the question has a form of its own
+    )
 
     @property
     def task(self) -> str:
@@ -60,16 +65,27 @@ def suite_labels() -> dict[str, str]:
 def read_blind(path: Path) -> list[dict[str, Any]]:
     """Rows of a file of blind questions, checked; none if the file is not there."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else [], 1):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else [], 1
+    ):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            good = row["suite"] in BLIND and isinstance(row["turns"], list) and row["turns"] and all(isinstance(turn, str) for turn in row["turns"])
+            good = (
+                row["suite"] in BLIND
+                and isinstance(row["turns"], list)
+                and row["turns"]
+                and all(isinstance(turn, str) for turn in row["turns"])
+            )
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise WorkbookError(f"{path}:{number}: 这一行应是 JSON，含 suite 和 turns（{error}）。请改正。") from error
+            raise WorkbookError(
+                f"{path}:{number}: 这一行应是 JSON，含 suite 和 turns（{error}）。请改正。"
+            ) from error
         if not good:
-            raise WorkbookError(f"{path}:{number}: suite 应是 {'、'.join(BLIND)} 之一，turns 应是文字的列表。请改正。")
+            raise WorkbookError(
+                f"{path}:{number}: suite 应是 {'、'.join(BLIND)} 之一，turns 应是文字的列表。请改正。"
+            )
         rows.append(row)
     return rows
 
@@ -118,13 +134,18 @@ def first_wordings(rows: Iterable[Conversation]) -> list[Conversation]:
     return list(found.values())
 
 
-def load_suites(workbook: Workbook, limit: int | None = None, split: str = "test") -> dict[str, list[Question]]:
+def load_suites(
+    workbook: Workbook, limit: int | None = None, split: str = "test"
+) -> dict[str, list[Question]]:
     """Questions of every suite; `limit` draws at most that many of each, by the workbook's seed."""
     blind = fitting(read_blind(workbook.questions(split)), workbook)
     suites = {suite: [q for q in blind if q.suite == suite] for suite in BLIND}
     taught = first_wordings(read_conversations(dataset_file(workbook, "qa_train")))
     drawn = read_conversations(dataset_file(workbook, "qa_test" if split == "test" else "qa_valid"))
-    suites |= {name: [drawn_question(name, row) for row in rows] for name, rows in (("seen", taught), ("drawn", drawn))}
+    suites |= {
+        name: [drawn_question(name, row) for row in rows]
+        for name, rows in (("seen", taught), ("drawn", drawn))
+    }
     rng = random.Random(workbook.seed)
 
     def some(rows: list[Question]) -> list[Question]:
@@ -136,4 +157,8 @@ def load_suites(workbook: Workbook, limit: int | None = None, split: str = "test
 def asked(columns: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:
     """The names of those suites of which any column of scores holds a question."""
     columns = list(columns)
-    return {suite: label for suite, label in names.items() if any(scores.get(suite, {}).get("n") for scores in columns)}
+    return {
+        suite: label
+        for suite, label in names.items()
+        if any(scores.get(suite, {}).get("n") for scores in columns)
+    }

@@ -41,10 +41,15 @@ def perform_all(
     if scheduler:
         yield from on_cluster(scheduler, str(workbook.root), waiting, size, paths)
         return
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # two torch processes that spin for each other's cores are three times slower
+    os.environ["OMP_WAIT_POLICY"] = (
+        "PASSIVE"  # two torch processes that spin for each other's cores are three times slower
+    )
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-        tasks = {pool.submit(perform_by_name, str(workbook.root), name, size, paths, threads): name for name in waiting}
+        tasks = {
+            pool.submit(perform_by_name, str(workbook.root), name, size, paths, threads): name
+            for name in waiting
+        }
         for task in as_completed(tasks):
             yield tasks[task], outcome(task.exception)
 
@@ -68,14 +73,23 @@ def outcome(exception: Callable[[], BaseException | None]) -> str:
     return f"{type(error).__name__}: {said[-1] if said else ''}"
 
 
-def on_cluster(address: str, root: str, names: Sequence[str], size: str, kdconv: Sequence[str]) -> Iterator[tuple[str, str]]:
+def on_cluster(
+    address: str, root: str, names: Sequence[str], size: str, kdconv: Sequence[str]
+) -> Iterator[tuple[str, str]]:
     """The same on a Dask cluster; what a lost worker had begun goes on elsewhere from its checkpoint."""
     try:
         from distributed import Client
         from distributed import as_completed as ended
     except ModuleNotFoundError as error:
-        raise WorkbookError("--scheduler 需要 distributed 这个包。请先运行 pip install distributed。") from error
+        raise WorkbookError(
+            "--scheduler 需要 distributed 这个包。请先运行 pip install distributed。"
+        ) from error
     with Client(address, timeout="20s") as client:
-        tasks = {client.submit(perform_by_name, root, name, size, list(kdconv), key=f"{name}-{size}", retries=2): name for name in names}
+        tasks = {
+            client.submit(
+                perform_by_name, root, name, size, list(kdconv), key=f"{name}-{size}", retries=2
+            ): name
+            for name in names
+        }
         for task in ended(tasks):
             yield tasks[task], outcome(task.exception)

@@ -1,4 +1,6 @@
-"""The riddles of the log, demonstrated: a file that is never written, an adapter on another base, losses that seem to oscillate."""
+"""The riddles of the log, demonstrated: a file that is never written, an adapter on another base, losses that
+seem to oscillate.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ FORGOTTEN = 0.1  # share by which a loss on everyday talk has to differ to be to
 
 
 def stock_epoch(workbook: Workbook, steps: int, interval: int = 100) -> dict[str, Any]:
-    """Train a stock LoRA for so many steps on one question, with one file that is written every `interval`-th step only, as stock MiniMind does.
+    """Train a stock LoRA for so many steps on one question, with one file that is written every `interval`-th
+    step only, as stock MiniMind does.
 
     Tells whether there is a file at the end, and whether it holds what was learned last.
     """
@@ -36,37 +39,59 @@ def stock_epoch(workbook: Workbook, steps: int, interval: int = 100) -> dict[str
     config = TrainConfig(learning_rate=1e-4, stock_schedule=True)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "lora_music.safetensors"
-        for record in train(model, ConversationBatches(rows, 1, 0, workbook.seed, rows_per_step=1, shuffle=False), config):
+        for record in train(
+            model, ConversationBatches(rows, 1, 0, workbook.seed, rows_per_step=1, shuffle=False), config
+        ):
             if record.step % interval == 0:
                 save_adapter(file, model, lora)
         kept = load_file(file) if file.is_file() else {}
-        last = bool(kept) and all(torch.equal(kept[name], tensor) for name, tensor in lora_state(model).items())
+        last = bool(kept) and all(
+            torch.equal(kept[name], tensor) for name, tensor in lora_state(model).items()
+        )
     return {"一轮的步数": steps, "有文件": bool(kept), "是最后的权重": last}
 
 
 def as_logged(result: Mapping[str, Any], times: int = 3) -> list[float]:
-    """What a log keeps that prints one batch's loss `times` in every epoch of an experiment: unshuffled, the same batches each time."""
+    """What a log keeps that prints one batch's loss `times` in every epoch of an experiment: unshuffled, the
+    same batches each time.
+    """
     losses = result["losses"]
     steps = max(1, result["run"]["steps"] // result["run"]["epochs"])
     every = max(1, steps // times)
-    return [loss for start in range(0, len(losses), steps) for loss in losses[start : start + steps : every][:times]]
+    return [
+        loss
+        for start in range(0, len(losses), steps)
+        for loss in losses[start : start + steps : every][:times]
+    ]
 
 
 def as_metrics(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An experiment's losses as rows of metrics.csv: each step, its running mean, and the validation losses."""
+    """An experiment's losses as rows of metrics.csv: each step, its running mean, and the validation
+    losses.
+    """
     valid, progress, rows = dict(result["valid_losses"]), Progress(), []
     for loss in result["losses"]:
         progress = progress.after(loss, 0, 0.0)
-        rows.append({"step": progress.step, "loss": loss, "mean_loss": progress.mean_loss, "valid_loss": valid.get(progress.step, "")})
+        rows.append(
+            {
+                "step": progress.step,
+                "loss": loss,
+                "mean_loss": progress.mean_loss,
+                "valid_loss": valid.get(progress.step, ""),
+            }
+        )
     return rows
 
 
 @torch.no_grad()
-def on_another_base(workbook: Workbook, name: str, questions: Sequence[str], change: float = 0.4) -> list[dict[str, str]]:
-    """A run's answers on its own base and on one of the same shape whose weights differ by so many standard deviations.
+def on_another_base(
+    workbook: Workbook, name: str, questions: Sequence[str], change: float = 0.4
+) -> list[dict[str, str]]:
+    """A run's answers on its own base and on one of the same shape whose weights differ by so many standard
+    deviations.
 
-    Every tensor fits either, so that nothing fails: this is what MiniMind's --model_mode does when it names another base.
-    The last column is that other base alone.
+    Every tensor fits either, so that nothing fails: this is what MiniMind's --model_mode does when it names
+    another base. The last column is that other base alone.
     """
     asked = [[{"role": "user", "content": question}] for question in questions]
     columns = []
@@ -75,7 +100,9 @@ def on_another_base(workbook: Workbook, name: str, questions: Sequence[str], cha
         random = torch.Generator().manual_seed(workbook.seed)
         for parameter in model.parameters():
             if not own and parameter.dim() == 2:
-                parameter += change * parameter.std() * torch.randn(parameter.shape, generator=random)
+                parameter.add_(
+                    torch.randn(parameter.shape, generator=random), alpha=change * parameter.std().item()
+                )
         if adapted:
             merge_lora(load_adapter(adapter_file(workbook, name), model))
         columns.append([answer.text for answer in generate(model.eval(), tokenizer, asked)])
@@ -84,13 +111,17 @@ def on_another_base(workbook: Workbook, name: str, questions: Sequence[str], cha
 
 
 def effects(results: Mapping[str, dict[str, Any]]) -> list[str]:
-    """One sentence for each step of the ablation, in the order of the names: what was changed, the lesson, how the scores moved."""
+    """One sentence for each step of the ablation, in the order of the names: what was changed, the lesson,
+    how the scores moved.
+    """
     steps = [result for _, result in sorted(results.items())]
     return [sentence(before, after) for before, after in zip(steps, steps[1:], strict=False)]
 
 
 def sentence(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """What changed between two experiments, in words: scores whose 95 % intervals do not overlap, and losses on everyday talk FORGOTTEN apart."""
+    """What changed between two experiments, in words: scores whose 95 % intervals do not overlap, and losses
+    on everyday talk FORGOTTEN apart.
+    """
     pairs = {
         label: (before["scores"][key], after["scores"][key])
         for key, label in OUTCOMES.items()
@@ -106,4 +137,6 @@ def sentence(before: dict[str, Any], after: dict[str, Any]) -> str:
         moved.append(f"日常话的损失 {talk[0]:.2f} → {talk[1]:.2f}")
     minutes = [result["run"]["train_seconds"] / 60 for result in (before, after)]
     told = "：".join(filter(None, (after["about"], after.get("lesson"))))
-    return f"{told}（{'，'.join(moved) or '各项的区间都有重叠'}；训练 {minutes[0]:.1f} → {minutes[1]:.1f} 分钟）"
+    return (
+        f"{told}（{'，'.join(moved) or '各项的区间都有重叠'}；训练 {minutes[0]:.1f} → {minutes[1]:.1f} 分钟）"
+    )

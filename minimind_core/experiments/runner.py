@@ -1,4 +1,6 @@
-"""Named experiments: each is the workbook's own recipe with a few settings changed, trained, scored and kept as one small file."""
+"""Named experiments: each is the workbook's own recipe with a few settings changed, trained, scored and kept
+as one small file.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class Experiment:
     rows: int | None = None  # of the log's recipes so many rows only, besides identity
     kdconv: bool = False  # facts are KdConv's short triples instead of the workbook's table
     every: int = 1  # facts about every n-th subject only
-    ordered: bool = False  # training rows one kind and subject after another, as a file is that nobody has shuffled
+    ordered: bool = (
+        False  # training rows one kind and subject after another, as a file is that nobody has shuffled
+    )
     questions: int = 100  # at most so many of each suite
     split: str = "valid"  # questions that judge it; `test` only for what is settled
     check: bool = False  # scores are those after the claim check
@@ -72,7 +76,9 @@ class Resolved:
 
 
 def load_experiments(extra: Path | None = None) -> dict[str, Experiment]:
-    """The package's experiments.toml and a team's own file; a group's `defaults` table holds for all its members."""
+    """The package's experiments.toml and a team's own file; a group's `defaults` table holds for all its
+    members.
+    """
     texts = [(files(__package__) / "experiments.toml").read_text(encoding="utf-8")]
     if extra is not None and extra.is_file():
         texts.append(extra.read_text(encoding="utf-8-sig"))
@@ -85,23 +91,31 @@ def load_experiments(extra: Path | None = None) -> dict[str, Experiment]:
                     found[name] = Experiment(name=name, group=title, **merged(defaults, own))
                     resolve(found[name])
                 except (TypeError, ValueError) as error:
-                    raise WorkbookError(f"experiments.toml: [{name}] 里有不认识或不合适的设置（{error}）。") from error
+                    raise WorkbookError(
+                        f"experiments.toml: [{name}] 里有不认识或不合适的设置（{error}）。"
+                    ) from error
     return found
 
 
 def merged(defaults: Settings, own: Settings) -> dict[str, Any]:
     """A member's table over its group's defaults, inner tables likewise."""
-    inner = {k: {**defaults[k], **value} for k, value in own.items() if isinstance(value, dict) and k in defaults}
+    inner = {
+        k: {**defaults[k], **value} for k, value in own.items() if isinstance(value, dict) and k in defaults
+    }
     return {**defaults, **own, **inner}
 
 
 def changed(settings: Record, changes: Settings) -> Record:
     """The dataclass with some fields changed; lists become tuples."""
-    return replace(settings, **{k: tuple(value) if isinstance(value, list) else value for k, value in changes.items()})
+    return replace(
+        settings, **{k: tuple(value) if isinstance(value, list) else value for k, value in changes.items()}
+    )
 
 
 def sized(experiment: Experiment, size: str) -> Experiment:
-    """The experiment at a named size; `full` takes all rows and facts, and as many conversations a step as the log had."""
+    """The experiment at a named size; `full` takes all rows and facts, and as many conversations a step as
+    the log had.
+    """
     if size != "full":
         return experiment
     profile = dict(experiment.profile)
@@ -114,7 +128,9 @@ def sized(experiment: Experiment, size: str) -> Experiment:
 def resolve(experiment: Experiment, mix: Mix | None = None, draws: Draws | None = None) -> Resolved:
     """All settings of an experiment."""
     profile = changed(PROFILES["default"], experiment.profile)
-    profile = replace(profile, train=changed(profile.train, experiment.train), lora=changed(profile.lora, experiment.lora))
+    profile = replace(
+        profile, train=changed(profile.train, experiment.train), lora=changed(profile.lora, experiment.lora)
+    )
     return Resolved(
         changed(mix or Mix(), experiment.mix),
         changed(draws or Draws(), experiment.draws),
@@ -138,16 +154,32 @@ def thinned_identity(rows: Sequence[Conversation], every: int) -> list[Conversat
 def content_hash(workbook: Workbook, experiment: Experiment) -> str:
     """Changes when anything that the result depends on changes, the code aside.
 
-    That is: settings, facts, the texts that questions are made from, the test questions, persona, seed and base.
+    That is: settings, facts, the texts that questions are made from, the test questions, persona, seed and
+    base.
     """
     settings = resolve(experiment, workbook.mix, workbook.draws)
-    about = {k: v for k, v in dataclasses.asdict(experiment).items() if k not in ("name", "group", "about", "lesson", "seed")}
+    about = {
+        k: v
+        for k, v in dataclasses.asdict(experiment).items()
+        if k not in ("name", "group", "about", "lesson", "seed")
+    }
     folder = Path(conversations.__file__).parent / "data"
-    texts = [*sorted(folder.iterdir()), workbook.wordings, workbook.questions(experiment.split), workbook.facts]
+    texts = [
+        *sorted(folder.iterdir()),
+        workbook.wordings,
+        workbook.questions(experiment.split),
+        workbook.facts,
+    ]
     if experiment.kdconv or experiment.recipe != "default":
         texts += [workbook.root / "dataset" / name for name in ("kdconv_sample.json", "health.csv")]
     known = [file_sha256(path) for path in texts if path.is_file()] + [base_sha256(workbook.base)]
-    parts = [dataclasses.asdict(settings), dataclasses.asdict(workbook.persona), about, experiment.seed or workbook.seed, known]
+    parts = [
+        dataclasses.asdict(settings),
+        dataclasses.asdict(workbook.persona),
+        about,
+        experiment.seed or workbook.seed,
+        known,
+    ]
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
@@ -175,7 +207,9 @@ def own_workbook(workbook: Workbook, experiment: Experiment) -> Workbook:
 
 def prepare_data(own: Workbook, workbook: Workbook, experiment: Experiment, kdconv: Sequence[Path]) -> Path:
     """Write the experiment's own facts, test files and training file; returns the last."""
-    table = kdconv_facts(kdconv_dialogues(workbook, kdconv)) if experiment.kdconv else read_facts(workbook.facts)
+    table = (
+        kdconv_facts(kdconv_dialogues(workbook, kdconv)) if experiment.kdconv else read_facts(workbook.facts)
+    )
     facts = thinned(table, experiment.every)
     own.dataset.mkdir(parents=True, exist_ok=True)
     data = dataset_file(own, "train")
@@ -196,13 +230,22 @@ def prepare_data(own: Workbook, workbook: Workbook, experiment: Experiment, kdco
 
 
 def asked_as_taught(data: Path, limit: int) -> list[Question]:
-    """Questions of a log recipe's training file whose answer is a short fact: what such a run can be expected to know."""
-    rows = [r for r in read_conversations(data) if r.meta["kind"] == "triple" and len(r.answer) <= LONGEST_VALUE]
-    return [Question("seen", (r.question,), r.answer, r.meta["subject"], r.meta["attribute"], "ask") for r in spread(rows, limit)]
+    """Questions of a log recipe's training file whose answer is a short fact: what such a run can be expected
+    to know.
+    """
+    rows = [
+        r for r in read_conversations(data) if r.meta["kind"] == "triple" and len(r.answer) <= LONGEST_VALUE
+    ]
+    return [
+        Question("seen", (r.question,), r.answer, r.meta["subject"], r.meta["attribute"], "ask")
+        for r in spread(rows, limit)
+    ]
 
 
 def score(own: Workbook, experiment: Experiment, decoding: Decoding, data: Path) -> dict[str, Any]:
-    """What a trained experiment answers: scores (after the claim check if it has one), forgetting, and a few answers."""
+    """What a trained experiment answers: scores (after the claim check if it has one), forgetting, and a few
+    answers.
+    """
     assistant = Assistant.load(own, experiment.name, decoding, check=False)
     suites = load_suites(own, experiment.questions, experiment.split)
     if experiment.recipe != "default":
@@ -211,7 +254,12 @@ def score(own: Workbook, experiment: Experiment, decoding: Decoding, data: Path)
     graded = checked or said
     own_scores = {"own_scores": summarize(said)["scores"]} if checked else {}
     answers = [shown(g) for suite in suites for g in [g for g in graded if g.question.suite == suite][:SHOWN]]
-    return {**summarize(graded), **own_scores, "everyday_loss": everyday_loss(own, assistant), "answers": answers}
+    return {
+        **summarize(graded),
+        **own_scores,
+        "everyday_loss": everyday_loss(own, assistant),
+        "answers": answers,
+    }
 
 
 def perform(
@@ -236,25 +284,33 @@ def perform(
     result = {
         **{key: getattr(experiment, key) for key in ("name", "group", "about", "lesson", "recipe", "split")},
         "size": size, "content_hash": content_hash(workbook, experiment),
-        "run": json.loads((folder / "run.json").read_text(encoding="utf-8")), "facts": len(read_facts(own.facts)),
+        "run": json.loads((folder / "run.json").read_text(encoding="utf-8")),
+        "facts": len(read_facts(own.facts)),
         "mix": dataclasses.asdict(settings.mix), "draws": dataclasses.asdict(settings.draws),
         "decoding": dataclasses.asdict(settings.decoding), **score(own, experiment, settings.decoding, data),
-        "train_loss": float(metrics[-1]["mean_loss"]), "losses": [round(float(row["loss"]), 3) for row in metrics],
-        "valid_losses": [[int(r["step"]), round(float(r["valid_loss"]), 4)] for r in metrics if r["valid_loss"]],
+        "train_loss": float(metrics[-1]["mean_loss"]),
+        "losses": [round(float(row["loss"]), 3) for row in metrics],
+        "valid_losses": [
+            [int(row["step"]), round(float(row["valid_loss"]), 4)] for row in metrics if row["valid_loss"]
+        ],
     }  # fmt: skip
     write_json(result_file(workbook, experiment.name, size), result)
     return result
 
 
 def shown(graded: Graded) -> dict[str, Any]:
-    """An answer as a result keeps it: only its beginning, since a run on KdConv may repeat KdConv's sentences."""
+    """An answer as a result keeps it: only its beginning, since a run on KdConv may repeat KdConv's
+    sentences.
+    """
     row = graded.as_dict()
     kept = {key: row[key] for key in ("suite", "question", "expected", "right", "ended")}
     return kept | {"answer": row["answer"][:40]}
 
 
 def load_experiment_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
-    """All kept results on this base by name, in the order in which the experiments are defined, others after them."""
+    """All kept results on this base by name, in the order in which the experiments are defined, others after
+    them.
+    """
     names, base = list(load_experiments(workbook.root / "experiments.toml")), base_sha256(workbook.base)
     place = {name: number for number, name in enumerate(names)}
     found = {}

@@ -12,7 +12,9 @@ from minimind_core.experiments.runner import in_group, load_experiment_results
 
 
 def experiment_table(workbook: Workbook, group: str | None = None, size: str = "default") -> pd.DataFrame:
-    """One row an experiment (of a group, at one size) that has been performed: what it changed, and what it scored."""
+    """One row an experiment (of a group, at one size) that has been performed: what it changed, and what it
+    scored.
+    """
     results = in_group(workbook, group, size) if group else load_experiment_results(workbook)
     rows: dict[str, dict[str, Any]] = {}
     for name, result in results.items():
@@ -22,5 +24,7 @@ def experiment_table(workbook: Workbook, group: str | None = None, size: str = "
         row |= {"训练损失": result["train_loss"], "验证损失": valid[-1][1] if valid else None}
         row["日常话损失"] = result["everyday_loss"]
         scores = result["scores"]
-        rows[name] = row | {label: scores[key]["share"] for key, label in OUTCOMES.items() if scores.get(key, {}).get("n")}
+        rows[name] = row | {
+            label: scores[key]["share"] for key, label in OUTCOMES.items() if scores.get(key, {}).get("n")
+        }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("实验")

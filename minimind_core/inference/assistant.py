@@ -18,16 +18,30 @@ from minimind_core.training.runs import load_run
 class Assistant:
     """A model with its way of decoding and, unless switched off, the claim check.
 
-    `messages` are dictionaries with role and content, oldest first, ending with the user's; what does not fit the
-    context is left out from the oldest on.
+    `messages` are dictionaries with role and content, oldest first, ending with the user's; what does not fit
+    the context is left out from the oldest on.
     """
 
-    def __init__(self, model: MiniMind, tokenizer: Tokenizer, decoding: Decoding | None = None, check: ClaimCheck | None = None) -> None:
+    def __init__(
+        self,
+        model: MiniMind,
+        tokenizer: Tokenizer,
+        decoding: Decoding | None = None,
+        check: ClaimCheck | None = None,
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.decoding, self.check = decoding or Decoding(), check
 
     @classmethod
-    def load(cls, workbook: Workbook, run: str, decoding: Decoding | None = None, *, check: bool = True, device: str = "auto") -> Assistant:
+    def load(
+        cls,
+        workbook: Workbook,
+        run: str,
+        decoding: Decoding | None = None,
+        *,
+        check: bool = True,
+        device: str = "auto",
+    ) -> Assistant:
         """The assistant of a run; the run `base` is the base model, whose answers are never checked."""
         model, tokenizer = load_run(workbook, run, device)
         return cls(model, tokenizer, decoding, claim_check(workbook) if check and run != "base" else None)
@@ -44,21 +58,29 @@ class Assistant:
         """The answer to one dialogue."""
         return self.answer_all([messages])[0]
 
-    def answer_all(self, dialogues: Sequence[Sequence[Message]], report: Callable[[int], None] = lambda done: None) -> list[Answer]:
+    def answer_all(
+        self, dialogues: Sequence[Sequence[Message]], report: Callable[[int], None] = lambda done: None
+    ) -> list[Answer]:
         """The answers to many dialogues, batched; `report` gets the number just finished."""
         answers = generate(self.model, self.tokenizer, dialogues, self.decoding, report=report)
         return [self.checked(messages, answer) for messages, answer in zip(dialogues, answers, strict=True)]
 
     def stream(self, messages: Sequence[Message]) -> Iterator[Answer]:
-        """The growing answer; where the check withdraws it, a last item holds the fallback and the model's own words."""
+        """The growing answer; where the check withdraws it, a last item holds the fallback and the model's
+        own words.
+        """
         answer = None
         for answer in stream(self.model, self.tokenizer, messages, self.decoding):
             yield answer
         if answer is not None and (final := self.checked(messages, answer)) is not answer:
             yield final
 
-    def converse(self, turns: Sequence[Sequence[str]], report: Callable[[int], None] = lambda done: None) -> list[list[Answer]]:
-        """Answer the user's turns of many dialogues, each after the model's own answers to the turns before."""
+    def converse(
+        self, turns: Sequence[Sequence[str]], report: Callable[[int], None] = lambda done: None
+    ) -> list[list[Answer]]:
+        """Answer the user's turns of many dialogues, each after the model's own answers to the turns
+        before.
+        """
         dialogues: list[list[Message]] = [[] for _ in turns]
         answers: list[list[Answer]] = [[] for _ in turns]
         for place in range(max(map(len, turns), default=0)):

@@ -1,4 +1,6 @@
-"""The claim check: an answer that states a fact is given only if the fact table could hold it and the dialogue asks about it."""
+"""The claim check: an answer that states a fact is given only if the fact table could hold it and the
+dialogue asks about it.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,14 @@ from minimind_core.texts import normalize, spellings
 
 @cache
 def form_pattern(form: str) -> re.Pattern[str]:
-    """An answer form as a regular expression with the groups s and v; a title is taken whole, whatever stands in it."""
+    """An answer form as a regular expression with the groups s and v; a title is taken whole, whatever stands
+    in it.
+    """
     parts = re.split(r"(\{[sv]\})", form.rstrip("。"))
-    names = {"{s}": "(?P<s>《[^》]*》|[^《》]+?)", "{v}": "(?P<v>《[^》]*》|.+?)"}  # a value may be several titles
+    names = {
+        "{s}": "(?P<s>《[^》]*》|[^《》]+?)",
+        "{v}": "(?P<v>《[^》]*》|.+?)",
+    }  # a value may be several titles
     return re.compile("".join(names.get(part) or re.escape(part) for part in parts) + "。?")
 
 
@@ -30,9 +37,9 @@ def form_pattern(form: str) -> re.Pattern[str]:
 class ClaimCheck:
     """Replaces claims that cannot be meant by the fallback; it knows the fact table's keys, not its values.
 
-    An answer of a taught form claims that a subject's attribute has a value. It stands if the table has that attribute of
-    that subject, and the dialogue names the subject, or its last question names the value (it then asked for the subject).
-    Whatever is no claim (who the model is, everyday talk) stands.
+    An answer of a taught form claims that a subject's attribute has a value. It stands if the table has that
+    attribute of that subject, and the dialogue names the subject, or its last question names the value (it
+    then asked for the subject). Whatever is no claim (who the model is, everyday talk) stands.
     """
 
     fallback: str
@@ -54,7 +61,9 @@ class ClaimCheck:
         question = normalize(messages[-1]["content"])
 
         def asked(subject: str, value: str) -> bool:
-            return any(typed in question for typed in map(normalize, spellings(value))) or any(name in dialogue for name in self.names.get(subject, ()))
+            return any(typed in question for typed in map(normalize, spellings(value))) or any(
+                name in dialogue for name in self.names.get(subject, ())
+            )
 
         return not claims or any(s in self.subjects[a] and asked(s, v) for s, a, v in claims)
 
@@ -77,7 +86,10 @@ def claim_check(workbook: Workbook) -> ClaimCheck:
         names[subject] += [subject, *([normalize(fact.value)] if fact.attribute in ALIASES else [])]
     return ClaimCheck(
         fallback=refusal_answer(workbook.persona),
-        forms={a: frozenset(form.replace("{a}", a) for form in (book[a].answer, book[a].reverse_answer)) for a in subjects},
+        forms={
+            a: frozenset(form.replace("{a}", a) for form in (book[a].answer, book[a].reverse_answer))
+            for a in subjects
+        },
         subjects={attribute: frozenset(found) for attribute, found in subjects.items()},
         names={subject: tuple(dict.fromkeys(found)) for subject, found in names.items()},
     )

@@ -13,7 +13,9 @@ from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, shared_prefix
 from minimind_core.training.batches import rounded
 
-ROWS = 8  # finished rows leave a batch so many at a time: each new shape of a product costs a CPU as much as several tokens
+# finished rows leave a batch so many at a time: each new shape of a product costs a CPU as much as several
+# tokens
+ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -23,16 +25,28 @@ class Decoding:
     max_new_tokens: int = 64
     temperature: float = 0.0  # 0: greedy
     top_p: float = 0.9  # sampled tokens come from the smallest set with this probability; unused when greedy
-    repetition_penalty: float = 1.0  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
+    repetition_penalty: float = (
+        1.0  # divides the score of tokens that the answer already holds (arXiv:1909.05858)
+    )
     seed: int = 42
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1 or self.repetition_penalty < 1:
-            raise ValueError("max_new_tokens >= 1, temperature >= 0, 0 < top_p <= 1 and repetition_penalty >= 1 are required")
+        if (
+            self.max_new_tokens < 1
+            or self.temperature < 0
+            or not 0 < self.top_p <= 1
+            or self.repetition_penalty < 1
+        ):
+            raise ValueError(
+                "max_new_tokens >= 1, temperature >= 0, 0 < top_p "
+                "<= 1 and repetition_penalty >= 1 are required"
+            )
 
 
 def choose(logits: Tensor, written: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
-    """Next token of each row. logits (B, vocab); written (B, vocab) boolean, tokens the answer already holds -> (B,)."""
+    """Next token of each row. logits (B, vocab); written (B, vocab) boolean, tokens the answer already holds
+    -> (B,).
+    """
     penalty = decoding.repetition_penalty
     logits = torch.where(written, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
     if decoding.temperature == 0:
@@ -56,17 +70,27 @@ class Session:
             width = rounded(width)
         tokens = torch.full((len(prompts), width), PAD_ID)
         real = torch.zeros(len(prompts), width, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):  # padded on the left, so that every row's next token is its last column
+        for row, prompt in enumerate(
+            prompts
+        ):  # padded on the left, so that every row's next token is its last column
             tokens[row, width - len(prompt) + shared :] = torch.tensor(prompt[shared:])
             real[row, width - len(prompt) + shared :] = True
         self.padded = not bool(real.all())
         tokens, real = tokens.to(self.device), real.to(self.device)
-        cache = expand_cache(model.hidden(torch.tensor([prompts[0][:shared]], device=self.device))[1], len(prompts)) if shared else None
+        cache = (
+            expand_cache(
+                model.hidden(torch.tensor([prompts[0][:shared]], device=self.device))[1], len(prompts)
+            )
+            if shared
+            else None
+        )
         self.visible = torch.cat((real.new_ones(len(prompts), shared), real), 1)
         self.position = shared + real.sum(1)  # (B,) position of the next token
         positions = (shared + real.cumsum(1) - 1).clamp(min=0)
         causal = real.new_ones(width, shared + width).tril(shared)
-        itself = torch.eye(width, shared + width, dtype=torch.bool, device=self.device).roll(shared, 1)  # a padding row must see something
+        itself = torch.eye(width, shared + width, dtype=torch.bool, device=self.device).roll(
+            shared, 1
+        )  # a padding row must see something
         mask = (causal & self.visible[:, None, :] | itself)[:, None]
         states, self.cache = model.hidden(tokens, cache, mask, positions)
         self.logits = model.logits(states[:, -1]).float()
@@ -83,7 +107,9 @@ class Session:
     def advance(self, token: Tensor) -> None:
         """Feed the chosen tokens."""
         self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
-        mask = self.visible[:, None, None, :] if self.padded else None  # without padding every token sees all before it
+        mask = (
+            self.visible[:, None, None, :] if self.padded else None
+        )  # without padding every token sees all before it
         states, self.cache = self.model.hidden(token[:, None], self.cache, mask, self.position[:, None])
         self.position = self.position + 1
         self.logits = self.model.logits(states[:, -1]).float()
@@ -92,11 +118,17 @@ class Session:
         """Go on with these rows only."""
         self.cache = [(k[rows], v[rows]) for k, v in self.cache]
         self.visible, self.position = self.visible[rows], self.position[rows]
-        self.logits, self.written, self.log_chance = self.logits[rows], self.written[rows], self.log_chance[rows]
+        self.logits, self.written, self.log_chance = (
+            self.logits[rows],
+            self.written[rows],
+            self.log_chance[rows],
+        )
 
 
 @torch.no_grad()
-def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> list[tuple[list[int], bool, float]]:
+def generate_ids(
+    model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding
+) -> list[tuple[list[int], bool, float]]:
     """New token ids of each prompt, whether the end token came, and their probability.
 
     Finished rows leave the batch, ROWS at a time.
@@ -104,12 +136,19 @@ def generate_ids(model: MiniMind, prompts: Sequence[list[int]], decoding: Decodi
     session, count, longest = Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens
     answers: list[list[int]] = [[] for _ in range(count)]
     ended, chances = [False] * count, [0.0] * count
-    prompt, going = torch.arange(count), torch.ones(count, dtype=torch.bool)  # of each row of the session, and whether its answer goes on
+    prompt, going = (
+        torch.arange(count),
+        torch.ones(count, dtype=torch.bool),
+    )  # of each row of the session, and whether its answer goes on
     for step in range(longest + 1):
         before = session.log_chance
         token = session.next()
-        written = session.log_chance if step < longest else torch.where(token == END_ID, session.log_chance, before)  # only an end may still come
-        for row, value, chance in zip(prompt[going].tolist(), token[going].tolist(), written[going].exp().tolist(), strict=True):
+        written = (
+            session.log_chance if step < longest else torch.where(token == END_ID, session.log_chance, before)
+        )  # only an end may still come
+        for row, value, chance in zip(
+            prompt[going].tolist(), token[going].tolist(), written[going].exp().tolist(), strict=True
+        ):
             chances[row], ended[row] = chance, value == END_ID
             if value != END_ID and step < longest:
                 answers[row].append(value)

@@ -30,8 +30,12 @@ class Answer:
         return asdict(self)
 
 
-def fitting_prompt(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> list[int]:
-    """The prompt's ids; where it and the answer do not fit the context, the oldest exchanges are left out, then the beginning."""
+def fitting_prompt(
+    model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding
+) -> list[int]:
+    """The prompt's ids; where it and the answer do not fit the context, the oldest exchanges are left out,
+    then the beginning.
+    """
     room = model.config.max_positions - decoding.max_new_tokens
     if room < 1:
         raise ValueError(f"max_new_tokens must be below {model.config.max_positions}")
@@ -52,7 +56,9 @@ def generate(
     batch_size: int = BATCH,
     report: Callable[[int], None] = lambda done: None,
 ) -> list[Answer]:
-    """Answer every dialogue (its last message is the user's), in order, batched by length; `report` gets the number just finished."""
+    """Answer every dialogue (its last message is the user's), in order, batched by length; `report` gets the
+    number just finished.
+    """
     decoding = decoding or Decoding()
     prompts = [fitting_prompt(model, tokenizer, messages, decoding) for messages in dialogues]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -67,7 +73,9 @@ def generate(
 
 
 @torch.no_grad()
-def stream(model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding) -> Iterator[Answer]:
+def stream(
+    model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding
+) -> Iterator[Answer]:
     """The growing answer of one dialogue, after every token; the last one is whole."""
     session = Session(model, [fitting_prompt(model, tokenizer, messages, decoding)], decoding)
     ids: list[int] = []

@@ -32,7 +32,11 @@ CONFIG_NAMES = {
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a safetensors file atomically."""
     with replacing(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata={"format": "pt"})
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+            temporary,
+            metadata={"format": "pt"},
+        )
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -52,7 +56,9 @@ def architecture(config: ModelConfig) -> dict[str, str]:
 
 
 def save_base(model: MiniMind, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write config.json, model.safetensors (bfloat16), tokenizer.json and tokenizer_config.json in transformers' layout."""
+    """Write config.json, model.safetensors (bfloat16), tokenizer.json and tokenizer_config.json in
+    transformers' layout.
+    """
     shape = {theirs: getattr(model.config, ours) for ours, theirs in CONFIG_NAMES.items()}
     config = {
         **architecture(model.config), "hidden_act": "silu", "head_dim": model.config.head_dim,
@@ -60,13 +66,16 @@ def save_base(model: MiniMind, tokenizer: Tokenizer, folder: Path) -> None:
         "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **shape,
     }  # fmt: skip
     write_json(folder / "config.json", config)
-    save_tensors(folder / "model.safetensors", {k: v.to(torch.bfloat16) for k, v in model.state_dict().items()})
+    save_tensors(
+        folder / "model.safetensors", {k: v.to(torch.bfloat16) for k, v in model.state_dict().items()}
+    )
     with replacing(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))
     write_json(
         folder / "tokenizer_config.json",
         {
-            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": START, "eos_token": END, "pad_token": PAD,
+            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": START, "eos_token": END,
+            "pad_token": PAD,
             "model_max_length": model.config.max_positions, "clean_up_tokenization_spaces": False,
             "chat_template": chat_template(tokenizer),
         },
@@ -74,30 +83,46 @@ def save_base(model: MiniMind, tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Shape of a transformers folder of MiniMind2 (Llama), minimind-3 (Qwen3) or MiniMind's own class; a mixture of experts is refused."""
+    """Shape of a transformers folder of MiniMind2 (Llama), minimind-3 (Qwen3) or MiniMind's own class; a
+    mixture of experts is refused.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise WorkbookError(f"{path}: 找不到基座模型。请检查 workbook.toml 里的 base，或重新克隆仓库。")
     values = json.loads(path.read_text(encoding="utf-8"))
     missing = [name for name in CONFIG_NAMES.values() if name not in values]
     if missing or values.get("model_type") not in ("llama", "qwen3", "minimind"):
-        raise WorkbookError(f"{path}: 缺少字段 {missing} 或结构 {values.get('model_type')} 不认识。请使用 MiniMind2 或 minimind-3 的权重文件夹。")
+        raise WorkbookError(
+            f"{path}: 缺少字段 {missing} 或结构 {values.get('model_type')} "
+            "不认识。请使用 MiniMind2 或 minimind-3 的权重文件夹。"
+        )
     if values.get("use_moe") or values.get("num_experts"):
         raise WorkbookError(f"{path}: 这是 MoE 权重，不支持。请改用稠密的 MiniMind2 或 minimind-3。")
-    config = ModelConfig(**{ours: values[theirs] for ours, theirs in CONFIG_NAMES.items()}, qk_norm=values["model_type"] == "qwen3")
+    config = ModelConfig(
+        **{ours: values[theirs] for ours, theirs in CONFIG_NAMES.items()},
+        qk_norm=values["model_type"] == "qwen3",
+    )
     if values.get("head_dim") not in (None, config.head_dim):
-        raise WorkbookError(f"{path}: head_dim 是 {values['head_dim']}，应为 {config.head_dim}。这不是 MiniMind 的权重。")
+        raise WorkbookError(
+            f"{path}: head_dim 是 {values['head_dim']}，应为 {config.head_dim}。这不是 MiniMind 的权重。"
+        )
     return replace(config, max_positions=min(config.max_positions, LONGEST_CONTEXT))
 
 
 def load_base(path: Path) -> tuple[MiniMind, Tokenizer]:
-    """A base in float32 from a transformers folder or one of MiniMind's own .pth files; every parameter must be there and fit."""
+    """A base in float32 from a transformers folder or one of MiniMind's own .pth files; every parameter must
+    be there and fit.
+    """
     if path.suffix == ".pth":
         config, tensors = read_pth(path)
         folder = tokenizer_folder(path)
     else:
         config, folder = read_config(path), path
-        tensors = load_tensors(path / "model.safetensors") if (path / "model.safetensors").is_file() else load_pth(path / "pytorch_model.bin")
+        tensors = (
+            load_tensors(path / "model.safetensors")
+            if (path / "model.safetensors").is_file()
+            else load_pth(path / "pytorch_model.bin")
+        )
         config = replace(config, qk_norm=any(name.endswith("q_norm.weight") for name in tensors))
     return build(config, tensors, path), checked_tokenizer(folder, config)
 
@@ -108,7 +133,11 @@ def build(config: ModelConfig, tensors: dict[str, Tensor], place: Path) -> MiniM
     tensors = {name: tensor.float() for name, tensor in tensors.items()}
     head = tensors.pop("lm_head.weight", None)
     own = model.state_dict()
-    wrong = [k for k in own.keys() | tensors.keys() if k not in own or k not in tensors or own[k].shape != tensors[k].shape]
+    wrong = [
+        k
+        for k in own.keys() | tensors.keys()
+        if k not in own or k not in tensors or own[k].shape != tensors[k].shape
+    ]
     if wrong:
         raise WorkbookError(f"{place}: 权重与结构不符，例如 {sorted(wrong)[0]}。请换回配套的文件。")
     if head is not None and not torch.equal(head, tensors["model.embed_tokens.weight"]):
@@ -118,10 +147,18 @@ def build(config: ModelConfig, tensors: dict[str, Tensor], place: Path) -> MiniM
 
 
 def checked_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
-    """The tokenizer beside the weights; one with another vocabulary, or of the other generation, is refused."""
+    """The tokenizer beside the weights; one with another vocabulary, or of the other generation, is
+    refused.
+    """
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     if tokenizer.get_vocab_size() != config.vocab_size:
-        raise WorkbookError(f"{folder}: 分词器有 {tokenizer.get_vocab_size()} 个词元，权重要求 {config.vocab_size}。请换上配套的 tokenizer.json。")
+        raise WorkbookError(
+            f"{folder}: 分词器有 {tokenizer.get_vocab_size()} 个词元，权重要求 "
+            f"{config.vocab_size}。请换上配套的 tokenizer.json。"
+        )
     if config.qk_norm != thinks(tokenizer) and config.vocab_size == ModelConfig.vocab_size:
-        raise WorkbookError(f"{folder}: 分词器与权重不是同一代（minimind-3 的分词器含 <think>，MiniMind2 的没有）。请换上配套的 tokenizer.json。")
+        raise WorkbookError(
+            f"{folder}: 分词器与权重不是同一代（minimind-3 的分词器含 <think>，"
+            "MiniMind2 的没有）。请换上配套的 tokenizer.json。"
+        )
     return tokenizer

@@ -19,24 +19,32 @@ FILES = ["*.json", "*.safetensors", "*.bin"]
 
 
 def download(name: str, source: str, folder: Path, endpoint: str | None = None) -> Path:
-    """Fetch a model into `folder`, load it and compare its size; every failure says what to do without a network.
+    """Fetch a model into `folder`, load it and compare its size; every failure says what to do without a
+    network.
 
     `endpoint` replaces the hub's address, for a mirror.
     """
     try:
         client = import_module(CLIENTS[source])
     except ModuleNotFoundError as error:
-        raise WorkbookError(f"下载需要 {CLIENTS[source]} 这个包。请先运行 pip install {CLIENTS[source]}。") from error
+        raise WorkbookError(
+            f"下载需要 {CLIENTS[source]} 这个包。请先运行 pip install {CLIENTS[source]}。"
+        ) from error
     repository = REPOSITORIES[name][source]
     try:
         client.snapshot_download(repository, local_dir=str(folder), allow_patterns=FILES, endpoint=endpoint)
     except Exception as error:
         raise WorkbookError(
-            f"从 {source} 下载 {repository} 失败（{type(error).__name__}）。没有网络时请继续使用自带的 weights/base；"
-            f"或在能上网的电脑上下载后放到 {folder}。也可以加 --from {'huggingface' if source == 'modelscope' else 'modelscope'} 再试。"
+            f"从 {source} 下载 {repository} 失败（{type(error).__name__}）。"
+            "没有网络时请继续使用自带的 weights/base；"
+            f"或在能上网的电脑上下载后放到 {folder}。也可以加 --from "
+            f"{'huggingface' if source == 'modelscope' else 'modelscope'} 再试。"
         ) from error
     model, _ = load_base(folder)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count != PARAMETERS[name]:
-        raise WorkbookError(f"{folder}: 有 {count:,} 个参数，{name} 应有 {PARAMETERS[name]:,} 个。下载不完整或版本不对，请删去后重新下载。")
+        raise WorkbookError(
+            f"{folder}: 有 {count:,} 个参数，{name} 应有 {PARAMETERS[name]:,} "
+            "个。下载不完整或版本不对，请删去后重新下载。"
+        )
     return folder

@@ -21,14 +21,20 @@ from minimind_core.modeling.tokenizer import END_ID, PAD_ID, START_ID, chat_temp
 FORMATS = ("hf", "peft", "pth", "gguf")
 # Parameter names of GGUF's llama and qwen3 architectures, inside a block.
 GGUF_NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
 }  # fmt: skip
 
 
-def export(form: str, model: MiniMind, tokenizer: Tokenizer, lora: LoraConfig, base: Path, folder: Path) -> list[Path]:
-    """Write a model that still carries its adapter; returns the files. The model is merged on the way, except for `peft`."""
+def export(
+    form: str, model: MiniMind, tokenizer: Tokenizer, lora: LoraConfig, base: Path, folder: Path
+) -> list[Path]:
+    """Write a model that still carries its adapter; returns the files. The model is merged on the way, except
+    for `peft`.
+    """
     if form == "peft":
         return export_peft(model, lora, base, folder)
     if form == "pth":
@@ -46,7 +52,8 @@ def export_peft(model: MiniMind, lora: LoraConfig, base: Path, folder: Path) -> 
     write_json(
         folder / "adapter_config.json",
         {
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base), "r": lora.rank, "lora_alpha": lora.alpha,
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base),
+            "r": lora.rank, "lora_alpha": lora.alpha,
             "use_rslora": lora.rank_stabilised,
             "target_modules": list(lora.target_modules), "layers_pattern": "layers",
             "layers_to_transform": list(range(lora.first_layer, model.config.n_layers)),
@@ -59,7 +66,9 @@ def export_peft(model: MiniMind, lora: LoraConfig, base: Path, folder: Path) -> 
 
 
 def interleaved(weight: Tensor, heads: int) -> Tensor:
-    """Rows of a query or key matrix from half-split to interleaved rotary pairs, which GGUF's llama architecture expects."""
+    """Rows of a query or key matrix from half-split to interleaved rotary pairs, which GGUF's llama
+    architecture expects.
+    """
     rows, columns = weight.shape
     return weight.view(heads, 2, rows // heads // 2, columns).transpose(1, 2).reshape(rows, columns)
 
@@ -67,15 +76,16 @@ def interleaved(weight: Tensor, heads: int) -> Tensor:
 def gguf_tensors(model: MiniMind) -> dict[str, Tensor]:
     """Parameters under GGUF's names; matrices in float16, norms in float32."""
     config, tensors = model.config, {}
-    for name, tensor in model.state_dict().items():
-        parts = name.split(".")
-        if parts[1] == "layers":
-            module = ".".join(parts[3:-1])
-            if module in ("self_attn.q_proj", "self_attn.k_proj") and not config.qk_norm:
-                tensor = interleaved(tensor, config.n_heads if "q_proj" in module else config.n_kv_heads)
-            name = f"blk.{parts[2]}.{GGUF_NAMES[module]}.weight"
+    heads = {"self_attn.q_proj": config.n_heads, "self_attn.k_proj": config.n_kv_heads}
+    for own_name, own in model.state_dict().items():
+        _, *place, _ = own_name.split(".")  # model.layers.0.mlp.up_proj.weight, model.norm.weight
+        if place[0] == "layers":
+            module = ".".join(place[2:])
+            swapped = module in heads and not config.qk_norm
+            tensor = interleaved(own, heads[module]) if swapped else own
+            name = f"blk.{place[1]}.{GGUF_NAMES[module]}.weight"
         else:
-            name = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}[name]
+            tensor, name = own, {"embed_tokens": "token_embd.weight", "norm": "output_norm.weight"}[place[0]]
         tensors[name] = tensor.half() if tensor.dim() == 2 else tensor.float()
     return tensors
 
@@ -105,8 +115,12 @@ def export_gguf(model: MiniMind, tokenizer: Tokenizer, path: Path) -> None:
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("gpt-2")
         writer.add_token_list(tokens)
-        writer.add_token_types([gguf.TokenType.CONTROL if i in special else gguf.TokenType.NORMAL for i in range(len(tokens))])
-        writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in stored["model"]["merges"]])
+        writer.add_token_types(
+            [gguf.TokenType.CONTROL if i in special else gguf.TokenType.NORMAL for i in range(len(tokens))]
+        )
+        writer.add_token_merges(
+            [" ".join(pair) if isinstance(pair, list) else pair for pair in stored["model"]["merges"]]
+        )
         writer.add_bos_token_id(START_ID)
         writer.add_eos_token_id(END_ID)
         writer.add_pad_token_id(PAD_ID)

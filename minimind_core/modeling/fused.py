@@ -1,4 +1,6 @@
-"""Operations with their gradients written out: composed ones pass over memory more often, which costs as much as their arithmetic."""
+"""Operations with their gradients written out: composed ones pass over memory more often, which costs as much
+as their arithmetic.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,8 @@ def product_dtype(x: Tensor) -> torch.dtype:
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a (M, K) times b (K, N).
 
-    On CPUs in two halves of N where bfloat16 sums are long: oneDNN's blocks then fit the cache, and 1,056 × 1,408 times
-    1,408 × 512 took 0.6 of the time (two cores).
+    On CPUs in two halves of N where bfloat16 sums are long: oneDNN's blocks then fit the cache, and 1,056 ×
+    1,408 times 1,408 × 512 took 0.6 of the time (two cores).
     """
     if a.device.type != "cpu" or a.dtype != torch.bfloat16 or a.shape[1] <= 1000:
         return a @ b
@@ -32,12 +34,16 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class LoraProduct(Function):
-    """x W^T + scale (x A^T) B^T with W frozen: the update is added in the product that makes it, forward and backward."""
+    """x W^T + scale (x A^T) B^T with W frozen: the update is added in the product that makes it, forward and
+    backward.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, lora_a: Tensor, lora_b: Tensor, scale: float) -> Tensor:
         """x (…, in), weight (out, in), A (r, in), B (out, r) -> (…, out)."""
-        rows, weight, a, b = (y.to(product_dtype(x)) for y in (x.reshape(-1, x.shape[-1]), weight, lora_a, lora_b))
+        rows, weight, a, b = (
+            y.to(product_dtype(x)) for y in (x.reshape(-1, x.shape[-1]), weight, lora_a, lora_b)
+        )
         narrow = rows @ a.T * scale  # scaled where it is narrow: the same product for a fraction of the work
         ctx.save_for_backward(rows, weight, a, b, narrow)
         ctx.scale, ctx.like_x, ctx.like_a = scale, (x.shape, x.dtype), lora_a.dtype
@@ -49,7 +55,11 @@ class LoraProduct(Function):
         rows, weight, a, b, narrow = ctx.saved_tensors
         (shape, dtype), grad = ctx.like_x, grad.reshape(-1, grad.shape[-1])
         of_narrow = grad @ b * ctx.scale
-        of_x = product(grad, weight).addmm_(of_narrow, a).view(shape).to(dtype) if ctx.needs_input_grad[0] else None
+        of_x = (
+            product(grad, weight).addmm_(of_narrow, a).view(shape).to(dtype)
+            if ctx.needs_input_grad[0]
+            else None
+        )
         return of_x, None, (of_narrow.T @ rows).to(ctx.like_a), (grad.T @ narrow).to(ctx.like_a), None
 
 
@@ -61,8 +71,12 @@ class RMSNormalize(Function):
         """x (…, size), weight (size,)."""
         square = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square_().div_(x.shape[-1])
         zero, one = torch.zeros_like(square).flatten(), torch.ones_like(square).flatten()
-        rows = x.reshape(1, -1, x.shape[-1])  # a batch normalization by known moments, each row a channel: one pass, whatever the type
-        normal = torch.batch_norm(rows, one, zero, zero, square.flatten(), False, 0.0, eps, False).view(x.shape)
+        rows = x.reshape(
+            1, -1, x.shape[-1]
+        )  # a batch normalization by known moments, each row a channel: one pass, whatever the type
+        normal = torch.batch_norm(rows, one, zero, zero, square.flatten(), False, 0.0, eps, False).view(
+            x.shape
+        )
         ctx.save_for_backward(x, weight, square.add_(eps).rsqrt_().unsqueeze(-1))
         return normal.mul_(weight.to(x.dtype))
 
@@ -73,7 +87,9 @@ class RMSNormalize(Function):
         wanted = (True, ctx.needs_input_grad[1], False)
         grad = grad.contiguous()
         # that of a layer norm whose mean is 0, but for the share of the mean, which is added again
-        of_x, of_weight, _ = torch.ops.aten.native_layer_norm_backward(grad, x, weight.shape, torch.zeros_like(rate), rate, weight, None, wanted)
+        of_x, of_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            grad, x, weight.shape, torch.zeros_like(rate), rate, weight, None, wanted
+        )
         mean = F.linear(grad, weight.to(grad.dtype)[None]).float().mul_(rate / x.shape[-1])
         return of_x.add_(mean.to(of_x.dtype)), of_weight, None
 
@@ -104,7 +120,9 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class LinearCrossEntropy(Function):
-    """Summed cross-entropy of x W^T in nats, float32; a part of the logits at a time, and their gradient at once (arXiv:2410.10989)."""
+    """Summed cross-entropy of x W^T in nats, float32; a part of the logits at a time, and their gradient at
+    once (arXiv:2410.10989).
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:

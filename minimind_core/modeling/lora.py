@@ -26,7 +26,9 @@ class LoraLinear(nn.Module):
         self.base = base.requires_grad_(False)
         self.scale, rank = config.scale, config.rank
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))  # zero: the adapter starts as no change
+        self.lora_B = nn.Parameter(
+            torch.zeros(base.out_features, rank)
+        )  # zero: the adapter starts as no change
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +47,9 @@ def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
     known = sorted({name.rsplit(".", 1)[-1] for name in linears})
     unknown = [target for target in config.target_modules if target not in known]
     if unknown:
-        raise WorkbookError(f"LoRA 的 target_modules 里没有这样的模块：{'、'.join(unknown)}。可用的是：{'、'.join(known)}。")
+        raise WorkbookError(
+            f"LoRA 的 target_modules 里没有这样的模块：{'、'.join(unknown)}。可用的是：{'、'.join(known)}。"
+        )
     generator_state = torch.get_rng_state()
     torch.manual_seed(config.seed)
     for name, linear in linears.items():
@@ -54,7 +58,9 @@ def add_lora(model: nn.Module, config: LoraConfig) -> nn.Module:
             setattr(model.get_submodule(parent), leaf, LoraLinear(linear, config))
     torch.set_rng_state(generator_state)
     if not lora_state(model):
-        raise WorkbookError(f"LoRA 的 first_layer 是 {config.first_layer}，模型没有这么多层，一个适配器也没加上。请改小。")
+        raise WorkbookError(
+            f"LoRA 的 first_layer 是 {config.first_layer}，模型没有这么多层，一个适配器也没加上。请改小。"
+        )
     return model
 
 
@@ -66,7 +72,9 @@ def layer_of(name: str) -> int:
 
 @torch.no_grad()
 def merge_lora(model: nn.Module) -> nn.Module:
-    """Fold every adapter into its weight, so that inference costs nothing extra; merging twice changes nothing."""
+    """Fold every adapter into its weight, so that inference costs nothing extra; merging twice changes
+    nothing.
+    """
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLinear):
             module.base.weight += module.delta()
@@ -81,12 +89,23 @@ def lora_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def update_spectra(path: Path) -> dict[str, Tensor]:
-    """Singular values of each module's learned update, largest first, (rank,), from an adapter.safetensors."""
+    """Singular values of each module's learned update, largest first, (rank,), from an
+    adapter.safetensors.
+    """
     config, tensors = adapter_config(path), load_tensors(path)
     names = [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]
-    core = lambda matrix: torch.linalg.qr(matrix.float()).R  # (rank, rank): B A has the singular values of core(B) core(A^T)^T
-    values = lambda name: torch.linalg.svdvals(core(tensors[f"{name}.lora_B"]) @ core(tensors[f"{name}.lora_A"].T).T)
-    return {name: config.scale * values(name) for name in names}
+    return {
+        name: config.scale * product_spectrum(tensors[f"{name}.lora_B"], tensors[f"{name}.lora_A"])
+        for name in names
+    }
+
+
+def product_spectrum(b: Tensor, a: Tensor) -> Tensor:
+    """Singular values of b @ a, (rank,), for b (out, rank) and a (rank, in).
+
+    With b = Q R and a^T = P S they are those of R S^T, a matrix of rank × rank.
+    """
+    return torch.linalg.svdvals(torch.linalg.qr(b.float()).R @ torch.linalg.qr(a.T.float()).R.T)
 
 
 def lora_parameter_count(model: nn.Module) -> int:
@@ -95,9 +114,17 @@ def lora_parameter_count(model: nn.Module) -> int:
 
 
 def lora_size(lora: LoraConfig, model: ModelConfig) -> int:
-    """Adapter parameters by formula: rank times (inputs + outputs) of every target, in every layer from `first_layer` on."""
+    """Adapter parameters by formula: rank times (inputs + outputs) of every target, in every layer from
+    `first_layer` on.
+    """
     hidden, inner, key = model.hidden_size, model.intermediate_size, model.n_kv_heads * model.head_dim
-    ends = dict(zip(LINEAR_NAMES, (2 * hidden, hidden + key, hidden + key, 2 * hidden, *[hidden + inner] * 3), strict=True))
+    ends = dict(
+        zip(
+            LINEAR_NAMES,
+            (2 * hidden, hidden + key, hidden + key, 2 * hidden, *[hidden + inner] * 3),
+            strict=True,
+        )
+    )
     return lora.rank * (model.n_layers - lora.first_layer) * sum(ends[name] for name in lora.target_modules)
 
 
@@ -121,12 +148,16 @@ def adapter_config(path: Path) -> LoraConfig:
 
 def load_adapter(path: Path, model: nn.Module) -> nn.Module:
     """Add the adapter of a file (ours, or MiniMind's .pth) to a base model; every tensor has to fit."""
-    config, tensors = read_lora_pth(path) if path.suffix == ".pth" else (adapter_config(path), load_tensors(path))
+    config, tensors = (
+        read_lora_pth(path) if path.suffix == ".pth" else (adapter_config(path), load_tensors(path))
+    )
     add_lora(model, config)
     own = dict(model.named_parameters())
     wanted = set(lora_state(model))
     if wanted != set(tensors) or any(own[name].shape != tensors[name].shape for name in wanted):
-        raise WorkbookError(f"{path}: 适配器与当前基座的结构不符。请使用训练它时的基座模型（见 run.json 的 base）。")
+        raise WorkbookError(
+            f"{path}: 适配器与当前基座的结构不符。请使用训练它时的基座模型（见 run.json 的 base）。"
+        )
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)

@@ -30,30 +30,43 @@ class RMSNorm(nn.Module):
 
 
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every position, each (max_positions, head_dim / 2), as both halves of a head need them (arXiv:2104.09864)."""
+    """Cosine and sine of every position, each (max_positions, head_dim / 2), as both halves of a head need
+    them (arXiv:2104.09864).
+    """
     exponent = torch.arange(0, config.head_dim, 2).float() / config.head_dim
     angles = torch.outer(torch.arange(config.max_positions).float(), config.rope_theta**-exponent)
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate each head's two halves by its position's angle, in float32 unless it is for training on a CPU; x is (B, heads, T, head_dim)."""
+    """Rotate each head's two halves by its position's angle, in float32 unless it is for training on a CPU; x
+    is (B, heads, T, head_dim).
+    """
     if x.device.type == "cpu" and torch.is_grad_enabled():
         return Rotate.apply(x, cos, sin)
     first, second = x.float().chunk(2, dim=-1)
-    return torch.cat(((first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)), dim=-1)
+    return torch.cat(
+        ((first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)), dim=-1
+    )
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(head_dim)) v, causal unless a mask is given; q (B, heads, T, head_dim), k and v (B, kv_heads, S, head_dim)."""
+    """softmax(q k^T / sqrt(head_dim)) v, causal unless a mask is given; q (B, heads, T, head_dim), k and v
+    (B, kv_heads, S, head_dim).
+    """
     (batch, heads, length, width), (groups, seen) = q.shape, k.shape[1:3]
     causal = mask is None and length > 1
     if not (q.device.type == "cpu" and q.dtype == torch.bfloat16):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=heads != groups)
-    # on CPUs the fused bfloat16 kernel took 3 times as long as these products, forward and backward (34 × 30 tokens, two cores)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=heads != groups
+        )
+    # on CPUs the fused bfloat16 kernel took 3 times as long as these products, forward and backward (34 × 30
+    # tokens, two cores)
     if causal:
         mask = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
-    q = (q * width**-0.5).reshape(batch, groups, -1, width)  # the queries that share a key stand below each other
+    q = (q * width**-0.5).reshape(
+        batch, groups, -1, width
+    )  # the queries that share a key stand below each other
     scores = (q @ k.transpose(-1, -2)).view(batch, heads, length, seen)
     if mask is not None:
         scores = scores + torch.where(mask, 0.0, -torch.inf)
@@ -75,11 +88,17 @@ class Attention(nn.Module):
         if config.qk_norm:
             self.q_norm, self.k_norm = RMSNorm(head, config.norm_eps), RMSNorm(head, config.norm_eps)
 
-    def forward(self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | int | None) -> tuple[Tensor, tuple]:
-        """`past` holds earlier keys and values, or says how many of the last row's first positions stand before every row."""
+    def forward(
+        self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | int | None
+    ) -> tuple[Tensor, tuple]:
+        """`past` holds earlier keys and values, or says how many of the last row's first positions stand
+        before every row.
+        """
         batch, length, _ = x.shape
-        split = lambda y: y.view(batch, length, -1, self.config.head_dim).transpose(1, 2)
-        q, k, v = split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x))
+        shape = (batch, length, -1, self.config.head_dim)
+        q, k, v = (  # (B, heads, T, head_dim)
+            project(x).view(shape).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
         if self.config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(torch.cat((q, k), dim=1), *rotary).split((q.shape[1], k.shape[1]), dim=1)
@@ -114,7 +133,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | int | None) -> tuple[Tensor, tuple]:
+    def forward(
+        self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | int | None
+    ) -> tuple[Tensor, tuple]:
         attended, present = self.self_attn(self.input_layernorm(x), rotary, mask, past)
         x = x + attended
         return x + self.mlp(self.post_attention_layernorm(x)), present
@@ -148,7 +169,9 @@ class MiniMind(nn.Module):
         return self.rotary_cos.device
 
     def reset_parameters(self) -> None:
-        """Normal(0, 0.02); matrices that write to the residual stream start at zero, so each block starts as identity."""
+        """Normal(0, 0.02); matrices that write to the residual stream start at zero, so each block starts as
+        identity.
+        """
         for name, parameter in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.zeros_(parameter)
@@ -156,21 +179,28 @@ class MiniMind(nn.Module):
                 nn.init.normal_(parameter, std=0.02)
 
     def hidden(
-        self, tokens: Tensor, cache: Cache | None = None, mask: Tensor | None = None, positions: Tensor | None = None, lead: int = 0
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        lead: int = 0,
     ) -> tuple[Tensor, Cache]:
         """Last hidden states.
 
-        tokens (B, T); cache as returned by an earlier call, S positions long; mask is boolean and broadcastable to
-        (B, 1, T, S + T), True where attention is allowed, default causal; positions (B, T) or (T,), default S..S+T-1.
-        With `lead` (and neither cache, mask nor positions) the last row's first `lead` tokens stand before all other rows.
-        Returns (B, T, hidden) and the cache extended by T.
+        tokens (B, T); cache as returned by an earlier call, S positions long; mask is boolean and
+        broadcastable to (B, 1, T, S + T), True where attention is allowed, default causal; positions (B, T)
+        or (T,), default S..S+T-1. With `lead` (and neither cache, mask nor positions) the last row's first
+        `lead` tokens stand before all other rows. Returns (B, T, hidden) and the cache extended by T.
         """
         batch, length = tokens.shape
         start = cache[0][0].shape[2] if cache else 0
         if lead:
             positions = lead + torch.arange(length, device=tokens.device).repeat(batch, 1)
             positions[-1] -= lead
-            mask = torch.ones(batch, 1, length, lead + length, dtype=torch.bool, device=tokens.device).tril(lead)
+            mask = torch.ones(batch, 1, length, lead + length, dtype=torch.bool, device=tokens.device).tril(
+                lead
+            )
             mask[-1, :, :, :lead] = False
         if positions is None:
             positions = torch.arange(start, start + length, device=tokens.device)

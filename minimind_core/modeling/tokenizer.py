@@ -17,7 +17,8 @@ Message = dict[str, str]
 
 # transformers' form of `prompt_segments`; a test holds the two together.
 CHAT_TEMPLATE = (
-    "{% if messages[0]['role'] == 'system' %}{% set turns = messages[1:] %}{% set system = messages[0]['content'] %}"
+    "{% if messages[0]['role'] == 'system' %}"
+    "{% set turns = messages[1:] %}{% set system = messages[0]['content'] %}"
     "{% else %}{% set turns = messages %}{% set system = '" + DEFAULT_SYSTEM + "' %}{% endif %}"
     "{{ '<|im_start|>system\n' + system + '<|im_end|>\n' }}"
     "{% for m in turns %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -26,7 +27,8 @@ CHAT_TEMPLATE = (
 
 
 THINKING_TEMPLATE = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + ('<think>\n\n</think>\n\n' if m['role'] == 'assistant' else '')"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n'"
+    " + ('<think>\n\n</think>\n\n' if m['role'] == 'assistant' else '')"
     " + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n\n</think>\n\n' }}{% endif %}"
 )
@@ -50,16 +52,22 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read tokenizer.json and check that the three special tokens sit at ids 0, 1 and 2."""
     if not path.is_file():
-        raise WorkbookError(f"{path}: 找不到分词器文件。请检查 workbook.toml 里的 base 路径，或重新克隆仓库。")
+        raise WorkbookError(
+            f"{path}: 找不到分词器文件。请检查 workbook.toml 里的 base 路径，或重新克隆仓库。"
+        )
     tokenizer = Tokenizer.from_file(str(path))
     found = [tokenizer.token_to_id(token) for token in (PAD, START, END)]
     if found != [PAD_ID, START_ID, END_ID]:
-        raise WorkbookError(f"{path}: 特殊词元的编号应为 0、1、2，实际为 {found}。这个分词器与 MiniMind 权重不配套。")
+        raise WorkbookError(
+            f"{path}: 特殊词元的编号应为 0、1、2，实际为 {found}。这个分词器与 MiniMind 权重不配套。"
+        )
     return tokenizer
 
 
 def thinks(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer is minimind-3's, whose answers begin with a block of thoughts and which has no default system message."""
+    """Whether the tokenizer is minimind-3's, whose answers begin with a block of thoughts and which has no
+    default system message.
+    """
     return tokenizer.token_to_id("<think>") is not None
 
 
@@ -71,8 +79,9 @@ def chat_template(tokenizer: Tokenizer) -> str:
 def chat_segments(messages: Sequence[Message], thinking: bool = False) -> list[tuple[str, bool]]:
     """The chat template as (text, is_answer) pieces; the joined text is the whole conversation.
 
-    A leading system message replaces the default. An answer's piece includes its end token and newline, because the
-    model has to learn to write them. `thinking`: minimind-3's template, with an empty block of thoughts before each answer.
+    A leading system message replaces the default. An answer's piece includes its end token and newline,
+    because the model has to learn to write them. `thinking`: minimind-3's template, with an empty block of
+    thoughts before each answer.
     """
     system, turns = None if thinking else DEFAULT_SYSTEM, messages
     if messages and messages[0]["role"] == "system":
@@ -104,18 +113,29 @@ def encode_chat(tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list
 
 def count_tokens(tokenizer: Tokenizer, conversations: Sequence[Sequence[Message]]) -> list[int]:
     """Length of each rendered conversation, in tokens."""
-    texts = ["".join(text for text, _ in chat_segments(messages, thinks(tokenizer))) for messages in conversations]
+    texts = [
+        "".join(text for text, _ in chat_segments(messages, thinks(tokenizer))) for messages in conversations
+    ]
     chunks = (texts[i : i + 4096] for i in range(0, len(texts), 4096))  # encodings are large
-    return [len(encoding.ids) for chunk in chunks for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)]
+    return [
+        len(encoding.ids)
+        for chunk in chunks
+        for encoding in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
+    ]
 
 
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
     """Token ids up to and including the assistant's header: what generation starts from."""
-    return encode_chat(tokenizer, messages)[0] + tokenizer.encode(answer_header(thinks(tokenizer)), add_special_tokens=False).ids
+    return (
+        encode_chat(tokenizer, messages)[0]
+        + tokenizer.encode(answer_header(thinks(tokenizer)), add_special_tokens=False).ids
+    )
 
 
 def shared_prefix(sequences: Sequence[list[int]]) -> int:
-    """Number of leading tokens that all sequences share (the system message), leaving at least one of each."""
+    """Number of leading tokens that all sequences share (the system message), leaving at least one of
+    each.
+    """
     shortest = min(sequences, key=len)
     for index in range(len(shortest) - 1):
         if any(sequence[index] != shortest[index] for sequence in sequences):

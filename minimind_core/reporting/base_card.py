@@ -26,7 +26,9 @@ PROMPTS = PROJECT / "tests" / "data" / "everyday_prompts.txt"
 
 
 def course_of_budget(folder: Path) -> list[dict]:
-    """What each stage of a training within a time budget did: texts, then conversations (loss on answers only)."""
+    """What each stage of a training within a time budget did: texts, then conversations (loss on answers
+    only).
+    """
     rows, course = budget.read_log(folder / "log.csv"), []
     for stage, name in ((0, "文章和对话，全部词元"), (1, "四步里三步是对话，只算回答")):
         own = [row for row in rows if row["stage"] == stage]
@@ -37,26 +39,37 @@ def course_of_budget(folder: Path) -> list[dict]:
         chunks = [own[i : i + size] for i in range(0, len(own), size)]
         curve = [(chunk[-1]["tokens"], sum(row["loss"] for row in chunk) / len(chunk)) for chunk in chunks]
         course.append({
-            "name": name, "steps": int(own[-1]["step"]) - begin["steps"], "tokens": int(own[-1]["tokens"]) - begin["tokens"],
+            "name": name, "steps": int(own[-1]["step"]) - begin["steps"],
+            "tokens": int(own[-1]["tokens"]) - begin["tokens"],
             "mean_loss": curve[-1][1], "curve": curve, "seconds": own[-1]["seconds"] - begin["seconds"],
         })  # fmt: skip
     return course
 
 
 def measure(work: Path, model: MiniMind, tokenizer: Tokenizer, texts: list[str]) -> dict:
-    """What the model card says of a base beside its course: data, held-out bits per byte, copying, everyday answers."""
+    """What the model card says of a base beside its course: data, held-out bits per byte, copying, everyday
+    answers.
+    """
     shards: dict[tuple[str, str, str], int] = {}
-    for _, group, shard, licence, characters in json.loads((work / "documents.json").read_text(encoding="utf-8")):
+    for _, group, shard, licence, characters in json.loads(
+        (work / "documents.json").read_text(encoding="utf-8")
+    ):
         shards[group, shard, licence] = shards.get((group, shard, licence), 0) + characters
     prompts = PROMPTS.read_text(encoding="utf-8").splitlines()
     with (PROJECT / "dataset" / "facts.csv").open(encoding="utf-8", newline="") as lines:
         names = sorted({row["subject"] for row in csv.DictReader(lines)})[:100]
     return {
-        "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__, "platform": platform.platform(),
-        "precision": "bfloat16" if fast_bfloat16(model.device.type) else "float32", "device": str(model.device),
+        "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__,
+        "platform": platform.platform(),
+        "precision": "bfloat16" if fast_bfloat16(model.device.type) else "float32",
+        "device": str(model.device),
         "held_out_documents_per_group": HELD_OUT, **measure_held_out(work, model, tokenizer, texts),
-        "copying": base_quality.copying(model, tokenizer, names), "everyday": base_quality.everyday(model, tokenizer, prompts),
-        "characters": [{"group": g, "shard": s, "licence": licence, "characters": n} for (g, s, licence), n in sorted(shards.items())],
+        "copying": base_quality.copying(model, tokenizer, names),
+        "everyday": base_quality.everyday(model, tokenizer, prompts),
+        "characters": [
+            {"group": group, "shard": shard, "licence": licence, "characters": number}
+            for (group, shard, licence), number in sorted(shards.items())
+        ],
     }  # fmt: skip
 
 
@@ -71,14 +84,18 @@ def held_out_groups(work: Path) -> dict[str, list[str]]:
 
 
 def measure_held_out(work: Path, model: MiniMind, tokenizer: Tokenizer, texts: list[str]) -> dict:
-    """Bits per byte of held-out documents by group and over all: the model, `xz -9`, and 5-grams of training texts."""
+    """Bits per byte of held-out documents by group and over all: the model, `xz -9`, and 5-grams of training
+    texts.
+    """
     groups, ngram = held_out_groups(work), base_quality.NGram(texts)
     size = sum(len(t.encode()) for t in groups["all"])
     count = sum(len(e.ids) for e in tokenizer.encode_batch_fast(groups["all"]))
     return {
         "bytes_per_token": size / count,
         "characters_per_token": sum(map(len, groups["all"])) / count,
-        "held_out_bits_per_byte": {g: pretraining.bits_per_byte(model, tokenizer, own) for g, own in sorted(groups.items())},
+        "held_out_bits_per_byte": {
+            g: pretraining.bits_per_byte(model, tokenizer, own) for g, own in sorted(groups.items())
+        },
         "xz_bits_per_byte": {g: base_quality.xz_bits_per_byte(own) for g, own in sorted(groups.items())},
         "five_gram_bits_per_byte": {g: ngram.bits_per_byte(own) for g, own in sorted(groups.items())},
     }
@@ -95,7 +112,8 @@ def write_card(folder: Path, facts: dict) -> None:
     """training.json and the Chinese model card made from it."""
     write_json(folder / "training.json", facts)
     stages = "\n".join(
-        f"| {s['name']} | {s['steps']:,} | {s['tokens']:,} | {s['mean_loss']:.3f} | {s['seconds'] / 60:.1f} |" for s in facts["stages"]
+        f"| {s['name']} | {s['steps']:,} | {s['tokens']:,} | {s['mean_loss']:.3f} | {s['seconds'] / 60:.1f} |"
+        for s in facts["stages"]
     )
     kinds = ["held_out_bits_per_byte", "five_gram_bits_per_byte", "xz_bits_per_byte"]
     before = facts.get("previous_bits_per_byte", {})
@@ -104,19 +122,28 @@ def write_card(folder: Path, facts: dict) -> None:
         cells = [f"{facts[kind][group]:.3f}" for kind in kinds]
         return " | ".join([group, cells[0], f"{before[group]:.3f}" if group in before else "—", *cells[1:]])
 
-    answers = "\n".join(f"| {a['question']} | {a['answer'].replace(chr(10), ' ')} |" for a in facts["everyday"]["answers"][:30])
+    answers = "\n".join(
+        f"| {a['question']} | {a['answer'].replace(chr(10), ' ')} |"
+        for a in facts["everyday"]["answers"][:30]
+    )
     a_token = facts["characters_per_token"]
     data = "\n".join(
-        f"| {d['group']} | {d['shard']} | {d['licence']} | {d['characters']:,} | {d['characters'] / a_token:,.0f} |" for d in facts["characters"]
+        f"| {d['group']} | {d['shard']} | {d['licence']} | "
+        f"{d['characters']:,} | {d['characters'] / a_token:,.0f} |"
+        for d in facts["characters"]
     )
-    base_loss_figure([stage["curve"] for stage in facts["stages"]]).savefig(folder / "loss.png", dpi=110, bbox_inches="tight")
+    base_loss_figure([stage["curve"] for stage in facts["stages"]]).savefig(
+        folder / "loss.png", dpi=110, bbox_inches="tight"
+    )
     template = TEMPLATE.read_text(encoding="utf-8")
     everyday, copied = facts["everyday"], facts["copying"]
     values = {
         "penalty": str(Decoding().repetition_penalty), "stages": stages, "data": data, "answers": answers,
-        "bits": "\n".join(f"| {bits_of(group)} |" for group in facts[kinds[0]]), "parameters": f"{facts['parameters']:,}",
+        "bits": "\n".join(f"| {bits_of(group)} |" for group in facts[kinds[0]]),
+        "parameters": f"{facts['parameters']:,}",
         "hardware": facts["hardware"], "minutes": f"{sum(s['seconds'] for s in facts['stages']) / 60:.1f}",
-        "tokens": f"{sum(s['tokens'] for s in facts['stages']):,}", "copying": f"{copied['right']}/{copied['n']}",
+        "tokens": f"{sum(s['tokens'] for s in facts['stages']):,}",
+        "copying": f"{copied['right']}/{copied['n']}",
         "ended": f"{everyday['ended']['share']:.0%}", "repetition": f"{everyday['repetition']['share']:.0%}",
         "bytes": f"{facts['bytes_per_token']:.2f}", "documents": str(facts["held_out_documents_per_group"]),
     }  # fmt: skip

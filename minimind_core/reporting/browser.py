@@ -1,4 +1,6 @@
-"""The system's Chromium, driven by Playwright, with the workbook's Chinese font: for the video and the browser tests."""
+"""The system's Chromium, driven by Playwright, with the workbook's Chinese font: for the video and the
+browser tests.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,19 @@ import pylopdf_fonts_zh_cn
 from minimind_core.errors import WorkbookError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "msedge", "chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 PATIENCE = 120.0  # seconds for a page to come up
-BROWSER_HELP = "没有浏览器：Debian、Ubuntu 请运行 sudo apt install chromium（其他系统装 Chrome 或 Chromium 并加到 PATH），再 pip install playwright。"
+BROWSER_HELP = (
+    "没有浏览器：Debian、Ubuntu 请运行 sudo apt install chromium"
+    "（其他系统装 Chrome 或 Chromium 并加到 PATH），再 pip install playwright。"
+)
 
 
 def browser_path() -> str | None:
@@ -46,7 +58,9 @@ def font_environment() -> dict[str, str]:
 
 
 def listening(port: int) -> bool:
-    """Whether something on this machine listens at the port; a request would start a kernel of its own in Voilà."""
+    """Whether something on this machine listens at the port; a request would start a kernel of its own in
+    Voilà.
+    """
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
@@ -66,22 +80,33 @@ def stop(process: subprocess.Popen) -> None:
 
 
 @contextmanager
-def local_server(command: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """A server on a free port, {port} in its command, that prints to `log`; yields its address once it answers."""
+def local_server(
+    command: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """A server on a free port, {port} in its command, that prints to `log`; yields its address once it
+    answers.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [part.replace("{port}", str(port)) for part in command]
     with log.open("w", encoding="utf-8") as out:
         process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **(environment or {})}, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         deadline = time.monotonic() + PATIENCE
         while not listening(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 end = log.read_text(encoding="utf-8", errors="replace")[-1000:]
-                raise WorkbookError(f"本机的网页服务没有起来。它最后说的是：\n{end}\n请按它的话处理，全文在 {log}。")
+                raise WorkbookError(
+                    f"本机的网页服务没有起来。它最后说的是：\n{end}\n请按它的话处理，全文在 {log}。"
+                )
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -97,7 +122,9 @@ def launch() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS), env={**os.environ, **font_environment()})
+        browser = playwright.chromium.launch(
+            executable_path=path, args=list(FLAGS), env={**os.environ, **font_environment()}
+        )
         try:
             yield browser
         finally:

@@ -28,10 +28,13 @@ from minimind_core.reporting.sections import SECTIONS, read_section, section_fil
 from minimind_core.training.runs import read_metrics, run_folder
 
 REPORT_NAME = "大作业报告.pdf"
+SHOWN_LOSSES = 9  # validation losses in the table of the report
 
 
 def dataset_statistics(workbook: Workbook) -> dict[str, Any]:
-    """Rows of each file, facts by attribute and the exposures of a fact in one epoch; also written to results."""
+    """Rows of each file, facts by attribute and the exposures of a fact in one epoch; also written to
+    results.
+    """
     splits = {name: read_conversations(dataset_file(workbook, name)) for name in FILES}
     seen = exposures(splits["train"])
     attributes = Counter(attribute for _, attribute in seen)
@@ -40,7 +43,10 @@ def dataset_statistics(workbook: Workbook) -> dict[str, Any]:
         "facts": len(seen),
         "attributes": dict(attributes.most_common()),
         "kinds": dict(Counter(row.meta.get("kind", "") for row in splits["train"])),
-        "exposures_per_epoch": {"least": min(seen.values(), default=0), "most": max(seen.values(), default=0)},
+        "exposures_per_epoch": {
+            "least": min(seen.values(), default=0),
+            "most": max(seen.values(), default=0),
+        },
         "answer_characters": sum(len(row.answer) for row in splits["train"]),
     }
     write_json(workbook.results / "dataset.json", statistics)
@@ -48,12 +54,18 @@ def dataset_statistics(workbook: Workbook) -> dict[str, Any]:
 
 
 def sample_rows(workbook: Workbook) -> list[dict[str, str]]:
-    """One training row of each kind, as the file holds it; of several turns none, because they need their history."""
+    """One training row of each kind, as the file holds it; of several turns none, because they need their
+    history.
+    """
     rows: dict[str, Conversation] = {}
     for row in read_conversations(dataset_file(workbook, "train")):
         if len(row.conversations) == 2:
             rows.setdefault(row.meta.get("kind", ""), row)
-    return [{"kind": kind, "question": rows[kind].question, "answer": rows[kind].answer} for kind in PARTS if kind in rows]
+    return [
+        {"kind": kind, "question": rows[kind].question, "answer": rows[kind].answer}
+        for kind in PARTS
+        if kind in rows
+    ]
 
 
 def examples(result: dict[str, Any], suites: Sequence[str], right: bool, count: int) -> list[dict[str, Any]]:
@@ -69,11 +81,18 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
     """Everything report.typ reads; numbers come from results files only."""
     results = load_results(workbook)
     if run not in results:
-        raise WorkbookError(f"{workbook.results}: 没有运行“{run}”在这份数据上的测试结果。请先运行 minimind evaluate --run {run}。")
+        raise WorkbookError(
+            f"{workbook.results}: 没有运行“{run}”在这份数据上的测试结果。"
+            f"请先运行 minimind evaluate --run {run}。"
+        )
     result = results[run]
     metrics = read_metrics(run_folder(workbook, run) / "metrics.csv")
     validated = [row for row in metrics if row["valid_loss"]]
-    picks = [validated[round(i * (len(validated) - 1) / 8)] for i in range(9)] if len(validated) > 9 else validated
+    picks = validated
+    if len(validated) > SHOWN_LOSSES:
+        last = SHOWN_LOSSES - 1
+        picks = [validated[round(i * (len(validated) - 1) / last)] for i in range(SHOWN_LOSSES)]
+    known = ("facts", "follow") if result["scores"]["facts"]["n"] else ("drawn",)
     persona = workbook.persona
     declines = [suite for suite, (_, task) in SUITES.items() if task == "declines"]
     return {
@@ -83,9 +102,10 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "samples": sample_rows(workbook), "run": result["run"], "artists": list(workbook.artists),
         "suites": asked([result["scores"]], suite_labels()), "known": list(KNOWN),
         "results": score_columns(results, ("base", "lookup", "rules", run)), "scores": result["scores"],
-        "checked": result.get("checked_scores", result["scores"]), "details": result["details"], "metrics": picks,
+        "checked": result.get("checked_scores", result["scores"]), "details": result["details"],
+        "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
-        "known_right": examples(result, ("facts", "follow") if result["scores"]["facts"]["n"] else ("drawn",), True, 4),
+        "known_right": examples(result, known, True, 4),
         "mistakes": examples(result, KNOWN, False, 2)[:6],
         "declined": examples(result, declines, True, 1) + examples(result, declines, False, 1),
         "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
@@ -107,7 +127,7 @@ def build_figures(workbook: Workbook, run: str) -> list[Path]:
 
 
 def build_report(workbook: Workbook, run: str = "main") -> Path:
-    """Compile report/report.typ to report/大作业报告.pdf; a warning (for example a missing font) is an error."""
+    """Compile report/report.typ to report/大作业报告.pdf; a warning (a missing font) is an error."""
     source = workbook.root / "report" / "report.typ"
     if not source.is_file():
         raise WorkbookError(f"{source}: 找不到报告模板。请从仓库恢复这个文件。")
@@ -117,7 +137,12 @@ def build_report(workbook: Workbook, run: str = "main") -> Path:
     fonts = [str(Path(pylopdf_fonts_zh_cn.sans_path()).parent)]
     inputs = {"data": json.dumps(data, ensure_ascii=False)}
     pdf, warnings = typst.compile_with_warnings(
-        str(source), root=str(workbook.root), font_paths=fonts, ignore_system_fonts=True, sys_inputs=inputs, timestamp=0
+        str(source),
+        root=str(workbook.root),
+        font_paths=fonts,
+        ignore_system_fonts=True,
+        sys_inputs=inputs,
+        timestamp=0,
     )
     if warnings:
         raise WorkbookError(f"{source}: 排版有警告：{warnings[0].message}")

@@ -22,7 +22,12 @@ from minimind_core.evaluation.quiz import ASKED
 from minimind_core.evaluation.suites import asked, suite_labels
 from minimind_core.files import replacing
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#8A8A8A"  # Okabe and Ito's colour-blind safe palette
+BLUE, ORANGE, GREEN, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#8A8A8A",
+)  # Okabe and Ito's colour-blind safe palette
 
 
 @cache
@@ -35,14 +40,18 @@ def use_style() -> None:
     """Chinese font from a package, white background, light grid."""
     add_font()
     matplotlib.rcParams.update({
-        "font.family": ["Noto Sans SC", "DejaVu Sans"], "axes.unicode_minus": False, "figure.dpi": 80, "savefig.dpi": 200,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "font.size": 10,
+        "font.family": ["Noto Sans SC", "DejaVu Sans"], "axes.unicode_minus": False, "figure.dpi": 80,
+        "savefig.dpi": 200,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
+        "font.size": 10,
         "axes.prop_cycle": matplotlib.cycler(color=[BLUE, ORANGE, GREEN, GREY]), "svg.hashsalt": "minimind",
     })  # fmt: skip
 
 
 def blank(*shape: int, **settings: Any) -> tuple[Figure, Any]:
-    """A new figure and its axes in our style, forgotten by pyplot so that a notebook does not show it a second time."""
+    """A new figure and its axes in our style, forgotten by pyplot so that a notebook does not show it a
+    second time.
+    """
     use_style()
     figure, axes = plt.subplots(*shape, **settings)
     plt.close(figure)
@@ -54,25 +63,53 @@ def save_figure(figure: Figure, workbook: Workbook, name: str) -> Path:
     for suffix in ("svg", "png"):
         path = workbook.figures / f"{name}.{suffix}"
         with replacing(path) as temporary:
-            figure.savefig(temporary, format=suffix, bbox_inches="tight", metadata={"Date": None} if suffix == "svg" else {})
+            figure.savefig(
+                temporary,
+                format=suffix,
+                bbox_inches="tight",
+                metadata={"Date": None} if suffix == "svg" else {},
+            )
     return path
 
 
 def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) -> Figure:
-    """Training loss (each step and running mean) and validation loss against steps, nats per answer token; `quiz` adds scores."""
+    """Training loss (each step and running mean) and validation loss against steps, nats per answer token;
+    `quiz` adds scores.
+    """
     figure, axes = blank(figsize=(7, 3.4))
     steps = [int(row["step"]) for row in metrics]
-    axes.plot(steps, [float(row["loss"]) for row in metrics], color=BLUE, alpha=0.25, linewidth=0.8, label="训练损失（每步）")
-    axes.plot(steps, [float(row["mean_loss"]) for row in metrics], color=BLUE, linewidth=1.8, label="训练损失（滑动平均）")
-    valid = [(int(row["step"]), float(row["valid_loss"])) for row in metrics if row["valid_loss"] not in ("", None)]
-    axes.plot(*zip(*valid, strict=True), "o-", color=ORANGE, markersize=4, label="验证损失（没学过的问法）") if valid else None
+    axes.plot(
+        steps,
+        [float(row["loss"]) for row in metrics],
+        color=BLUE,
+        alpha=0.25,
+        linewidth=0.8,
+        label="训练损失（每步）",
+    )
+    axes.plot(
+        steps,
+        [float(row["mean_loss"]) for row in metrics],
+        color=BLUE,
+        linewidth=1.8,
+        label="训练损失（滑动平均）",
+    )
+    valid = [
+        (int(row["step"]), float(row["valid_loss"])) for row in metrics if row["valid_loss"] not in ("", None)
+    ]
+    axes.plot(
+        *zip(*valid, strict=True), "o-", color=ORANGE, markersize=4, label="验证损失（没学过的问法）"
+    ) if valid else None
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="训练步数", ylabel="损失（nats / 回答词元）", ylim=(0, None))
     if quiz:
         right = axes.twinx()
         right.spines["right"].set_visible(True)
-        for (name, (label, _)), colour, mark in zip(ASKED.items(), (GREEN, GREY), ("s--", "^--"), strict=True):
-            points = [(int(row["step"]), 100 * float(row[name])) for row in quiz if row.get(name) not in ("", None)]
+        for (name, (label, _)), colour, mark in zip(
+            ASKED.items(), (GREEN, GREY), ("s--", "^--"), strict=True
+        ):
+            points = [
+                (int(row["step"]), 100 * float(row[name])) for row in quiz if row.get(name) not in ("", None)
+            ]
             axes.plot([], [], mark, color=colour, markersize=4, label=f"{label}小测（没学过的问法）")
             right.plot(*zip(*points, strict=True), mark, color=colour, markersize=4) if points else None
         right.set(ylabel="答对（%）", ylim=(0, 105))
@@ -82,7 +119,9 @@ def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) ->
 
 
 def scores_figure(columns: dict[str, dict]) -> Figure:
-    """Share of right answers by suite, one bar a column of scores, with 95 % intervals; columns after the claim check are light."""
+    """Share of right answers by suite, one bar a column of scores, with 95 % intervals; columns after the
+    claim check are light.
+    """
     figure, axes = blank(figsize=(11, 4.0))
     shown = asked(columns.values(), suite_labels())
     width = 0.84 / len(columns)
@@ -92,7 +131,10 @@ def scores_figure(columns: dict[str, dict]) -> Figure:
         scores = [column[suite] for suite in shown]
         places = [i + (index - (len(columns) - 1) / 2) * width for i in range(len(shown))]
         shares = [100 * s["share"] for s in scores]
-        spread = [[100 * (s["share"] - s["low"]) for s in scores], [100 * (s["high"] - s["share"]) for s in scores]]
+        spread = [
+            [100 * (s["share"] - s["low"]) for s in scores],
+            [100 * (s["high"] - s["share"]) for s in scores],
+        ]
         alpha = 0.5 if " + " in name else 1
         axes.bar(places, shares, width * 0.92, yerr=spread, capsize=2, label=name, color=colour, alpha=alpha)
         for x, share, score in zip(places, shares, scores, strict=True):
@@ -104,7 +146,9 @@ def scores_figure(columns: dict[str, dict]) -> Figure:
 
 
 def base_loss_figure(stages: Sequence[Sequence[tuple[int, float]]]) -> Figure:
-    """Running mean of a base's training loss against tokens seen, one line a stage; each stage is (tokens, loss) points."""
+    """Running mean of a base's training loss against tokens seen, one line a stage; each stage is (tokens,
+    loss) points.
+    """
     figure, axes = blank(figsize=(7, 3.2))
     for points in stages:
         axes.plot([tokens / 1e6 for tokens, _ in points], [loss for _, loss in points])
@@ -113,13 +157,20 @@ def base_loss_figure(stages: Sequence[Sequence[tuple[int, float]]]) -> Figure:
 
 
 def interleaved_figure(losses: Sequence[float], every: int) -> Figure:
-    """Losses as a log printed them, and the same numbers split into the `every` batches that come round each epoch."""
+    """Losses as a log printed them, and the same numbers split into the `every` batches that come round each
+    epoch.
+    """
     figure, (left, right) = blank(1, 2, figsize=(7, 2.8), sharey=True)
     left.plot(range(1, len(losses) + 1), losses, color=GREY, linewidth=1)
     left.set(title="日志里的样子", xlabel="第几次打印", ylabel="损失（nats / 词元）")
     for index, colour in zip(range(every), (BLUE, ORANGE, GREEN, GREY), strict=False):
         right.plot(
-            range(1, len(losses[index::every]) + 1), losses[index::every], "o-", markersize=3, color=colour, label=f"每轮打印的第 {index + 1} 批"
+            range(1, len(losses[index::every]) + 1),
+            losses[index::every],
+            "o-",
+            markersize=3,
+            color=colour,
+            label=f"每轮打印的第 {index + 1} 批",
         )
     right.set(title="拆成三批来看", xlabel="轮")
     right.legend(frameon=False)
@@ -137,7 +188,9 @@ def dataset_figure(rows: Sequence[Conversation]) -> Figure:
         left.text(index, value, str(value), ha="center", va="bottom", fontsize=8)
     left.margins(y=0.1)  # room for the topmost number
     left.set(ylabel="训练行数", title="训练文件的组成")
-    attributes = Counter(row.meta["attribute"] for row in rows if row.meta.get("kind") == "fact").most_common(8)
+    attributes = Counter(row.meta["attribute"] for row in rows if row.meta.get("kind") == "fact").most_common(
+        8
+    )
     right.barh([name for name, _ in attributes][::-1], [count for _, count in attributes][::-1], color=BLUE)
     right.set(xlabel="训练行数", title="问得最多的属性")
     figure.tight_layout()
@@ -145,23 +198,43 @@ def dataset_figure(rows: Sequence[Conversation]) -> Figure:
 
 
 def learned_figure(results: dict[str, dict]) -> Figure:
-    """Right answers to wordings written by others against trainable parameters, one point an experiment, labelled with its rank."""
+    """Right answers to wordings written by others against trainable parameters, one point an experiment,
+    labelled with its rank.
+    """
     figure, axes = blank(figsize=(7, 3.4))
-    for name, colour, wanted, aside in (("七种线性层", BLUE, True, (6, -12)), ("只有 q、o", ORANGE, False, (-30, 6))):
-        runs = [r["run"] | r["scores"]["facts"] for r in results.values() if (len(r["run"]["lora"]["target_modules"]) > 2) == wanted]
+    for name, colour, wanted, aside in (
+        ("七种线性层", BLUE, True, (6, -12)),
+        ("只有 q、o", ORANGE, False, (-30, 6)),
+    ):
+        runs = [
+            r["run"] | r["scores"]["facts"]
+            for r in results.values()
+            if (len(r["run"]["lora"]["target_modules"]) > 2) == wanted
+        ]
         runs.sort(key=lambda run: run["trainable_parameters"])
         places, shares = [run["trainable_parameters"] for run in runs], [100 * run["share"] for run in runs]
-        spread = [[100 * (run["share"] - run["low"]) for run in runs], [100 * (run["high"] - run["share"]) for run in runs]]
+        spread = [
+            [100 * (run["share"] - run["low"]) for run in runs],
+            [100 * (run["high"] - run["share"]) for run in runs],
+        ]
         axes.errorbar(places, shares, yerr=spread, fmt="o-", color=colour, capsize=3, label=name)
         for place, share, run in zip(places, shares, runs, strict=True):
-            axes.annotate(f"r={run['lora']['rank']}", (place, share), textcoords="offset points", xytext=aside, fontsize=8)
+            axes.annotate(
+                f"r={run['lora']['rank']}",
+                (place, share),
+                textcoords="offset points",
+                xytext=aside,
+                fontsize=8,
+            )
     axes.set(xscale="log", xlabel="可训练参数", ylabel="新问法答对（%）", ylim=(0, 104))
     axes.legend(frameon=False)
     return figure
 
 
 def spectra_figure(spectra: Sequence[Sequence[float]]) -> Figure:
-    """Share of the updates' energy (squared singular values) in their first components: median and range over the modules."""
+    """Share of the updates' energy (squared singular values) in their first components: median and range over
+    the modules.
+    """
     figure, axes = blank(figsize=(6, 3.2))
     shares = np.array([np.cumsum(np.square(values)) / np.sum(np.square(values)) for values in spectra]) * 100
     components = range(1, shares.shape[1] + 1)

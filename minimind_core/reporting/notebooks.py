@@ -1,4 +1,6 @@
-"""Run notebooks through papermill: unknown parameters, hidden widget errors and volatile metadata do not get past."""
+"""Run notebooks through papermill: unknown parameters, hidden widget errors and volatile metadata do not get
+past.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ def write_notebook(path: Path, cells: Sequence[nbformat.NotebookNode]) -> Path:
 
 def hidden_errors(notebook: nbformat.NotebookNode) -> list[str]:
     """Tracebacks that sit only in the saved state of widgets, where papermill does not look."""
-    states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    states = (
+        notebook.metadata.get("widgets", {})
+        .get("application/vnd.jupyter.widget-state+json", {})
+        .get("state", {})
+    )
     return [
         f"{output['ename']}: {output['evalue']}"
         for model in states.values()
@@ -58,14 +64,20 @@ def known_parameters(path: Path) -> set[str]:
     tagged = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise WorkbookError(f"{path}: 应恰好有一个标记为 parameters 的单元格，实际有 {len(tagged)} 个。")
-    return {target.id for node in ast.parse(tagged[0].source).body if isinstance(node, ast.Assign) for target in node.targets}
+    return {
+        target.id
+        for node in ast.parse(tagged[0].source).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    }
 
 
 def execute(source: Path, target: Path, parameters: dict[str, Any], root: Path) -> None:
     """Run one notebook; the executed copy replaces `target` only when everything went well."""
     with replacing(target) as temporary:
         papermill.execute_notebook(
-            str(source), str(temporary), parameters=parameters, kernel_name="python3", progress_bar=False, cwd=str(root),
+            str(source), str(temporary), parameters=parameters, kernel_name="python3", progress_bar=False,
+            cwd=str(root),
             start_timeout=120, execution_timeout=7200, extra_arguments=["--IPKernelApp.log_level=40"],
         )  # fmt: skip
         notebook = nbformat.read(temporary, as_version=4)
@@ -73,6 +85,8 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], root: Path) 
         if errors:
             raise WorkbookError(f"{source}: 组件里藏着错误：{errors[0]}")
         strip(notebook)
-        notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        notebook.cells = [
+            c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])
+        ]
         renumber(notebook)
         nbformat.write(notebook, temporary)

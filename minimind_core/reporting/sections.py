@@ -21,7 +21,9 @@ def section_file(workbook: Workbook, name: str) -> Path:
 
 
 def read_section(path: Path) -> list[dict[str, Any]]:
-    """Paragraphs, list items and headings of a Markdown file: {kind: p|li|h, runs: [[text, style], …]}; no file, no blocks."""
+    """Paragraphs, list items and headings of a Markdown file: {kind: p|li|h, runs: [[text, style], …]}; no
+    file, no blocks.
+    """
     if not path.is_file():
         return []
     try:
@@ -40,7 +42,9 @@ def read_section(path: Path) -> list[dict[str, Any]]:
             kinds.pop()
         elif token.type not in ("html_block", "hr"):
             line = token.map[0] + 1 if token.map else 1
-            raise WorkbookError(f"{path}:{line}: 这里只能用段落、列表、小标题、粗体、斜体和行内代码。请改写。")
+            raise WorkbookError(
+                f"{path}:{line}: 这里只能用段落、列表、小标题、粗体、斜体和行内代码。请改写。"
+            )
     return blocks
 
 
@@ -60,4 +64,8 @@ def runs(children: list[Any]) -> list[list[str]]:
 def unwritten(workbook: Workbook) -> list[str]:
     """Names of the sections that are still the shipped examples."""
     files = [section_file(workbook, name) for name in SECTIONS]
-    return [path.name for path in files if path.is_file() and path.read_text(encoding="utf-8-sig").startswith(EXAMPLE)]
+    return [
+        path.name
+        for path in files
+        if path.is_file() and path.read_text(encoding="utf-8-sig").startswith(EXAMPLE)
+    ]

@@ -17,10 +17,13 @@ from minimind_core.training.runs import run_folder
 
 VIDEO = "运行示例.mp4"
 CODE = (
-    "minimind_core", "notebooks", "scripts", "benchmarks", "weights/base", "tests", "report/report.typ", "report/original_runs.json",
+    "minimind_core", "notebooks", "scripts", "benchmarks", "weights/base", "tests", "report/report.typ",
+    "report/original_runs.json",
     "report/sections", "report/results", "dataset", "figures",
 )  # fmt: skip
-CODE_FILES = ("go.py", "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md", "CHANGELOG.md", "LICENSE",
+CODE_FILES = (
+    "go.py", "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md",
+    "CHANGELOG.md", "LICENSE",
     "examples/history/workbook.toml", "examples/history/facts.csv",
 )  # fmt: skip
 SKIPPED = ("__pycache__", ".ipynb_checkpoints", "raw")  # dataset/raw holds other people's text
@@ -53,7 +56,10 @@ def collect(workbook: Workbook, run: str) -> dict[str, Path | str]:
     code = Path(minimind_core.__file__).parents[1]
     report = workbook.root / "report" / REPORT_NAME
     adapter = run_folder(workbook, run)
-    for path, remedy in ((report, "minimind report"), (adapter / "adapter.safetensors", f"minimind train --run {run}")):
+    for path, remedy in (
+        (report, "minimind report"),
+        (adapter / "adapter.safetensors", f"minimind train --run {run}"),
+    ):
         if not path.is_file():
             raise WorkbookError(f"{path}: 还没有这个文件，不能打包。请先运行 {remedy}。")
     entries: dict[str, Path | str] = {REPORT_NAME: report, "README.txt": readme_text(workbook, run)}
@@ -84,29 +90,49 @@ def obstacles(workbook: Workbook, run: str) -> list[str]:
         found.append("workbook.toml 的 members 还是占位的名字：请换成真实姓名，再生成报告。")
     examples = unwritten(workbook)
     if examples:
-        found.append(f"报告里还有示例文字：请改写 report/sections/ 里的 {'、'.join(examples)}，并删去第一行，再生成报告。")
-    errors = [f for path in sorted(workbook.dataset.glob("*.jsonl")) for f in examine(path, own=workbook.persona.name) if f.error]
+        found.append(
+            "报告里还有示例文字：请改写 report/sections/ 里的 "
+            f"{'、'.join(examples)}，并删去第一行，再生成报告。"
+        )
+    errors = [
+        f
+        for path in sorted(workbook.dataset.glob("*.jsonl"))
+        for f in examine(path, own=workbook.persona.name)
+        if f.error
+    ]
     if errors:
-        found.append(f"数据有 {len(errors)} 个错误，例如 {errors[0]} 请运行 minimind doctor dataset/*.jsonl。")
+        found.append(
+            f"数据有 {len(errors)} 个错误，例如 {errors[0]} 请运行 minimind doctor dataset/*.jsonl。"
+        )
     report = workbook.root / "report" / REPORT_NAME
     newest = max((path.stat().st_mtime for path in workbook.results.glob("run_*.json")), default=0.0)
     if report.is_file() and report.stat().st_mtime < newest:
         found.append("报告比测试结果旧：请运行 minimind report，再打包。")
     video = workbook.root / "report" / VIDEO
-    if video.is_file() and video.stat().st_mtime < (run_folder(workbook, run) / "adapter.safetensors").stat().st_mtime:
-        found.append(f"report/{VIDEO} 比训练旧，录的不是这个模型：请运行 minimind demo 或自己重录，或者删掉它。")
+    if (
+        video.is_file()
+        and video.stat().st_mtime < (run_folder(workbook, run) / "adapter.safetensors").stat().st_mtime
+    ):
+        found.append(
+            f"report/{VIDEO} 比训练旧，录的不是这个模型：请运行 minimind demo 或自己重录，或者删掉它。"
+        )
     return found
 
 
 def build_submission(workbook: Workbook, run: str = "main", draft: bool = False) -> tuple[Path, list[str]]:
     """Write TEAM_大作业.zip; returns its path and what a grader would miss.
 
-    Placeholder names, errors in the data, a report older than the results and a video older than the model are refused, or listed in a draft.
+    Placeholder names, errors in the data, a report older than the results and a video older than the model
+    are refused, or listed in a draft.
     """
     entries = collect(workbook, run)
     missing = obstacles(workbook, run)
     if missing and not draft:
-        raise WorkbookError("还不能提交：\n" + "\n".join(f"- {text}" for text in missing) + "\n只想看看压缩包的样子，请加 --draft。")
+        raise WorkbookError(
+            "还不能提交：\n"
+            + "\n".join(f"- {text}" for text in missing)
+            + "\n只想看看压缩包的样子，请加 --draft。"
+        )
     if VIDEO not in entries:
         missing.append(f"没有 {VIDEO}：请运行 minimind demo（或自己录屏存为 report/{VIDEO}），再打包一次。")
     team = re.sub(r"[^\w-]", "_", workbook.persona.team)  # a slash or colon has no place in a file name

@@ -17,28 +17,41 @@ from minimind_core.modeling.tokenizer import END_ID, PAD_ID, encode_chat, shared
 from minimind_core.training.trainer import IGNORE, Batch
 
 MAX_LENGTH = 512  # tokens of one conversation
-WIDTH = 4  # batches are a multiple of this wide: oneDNN spends 2 to 20 ms on each shape of bfloat16 matrices that it has not met lately
+# batches are a multiple of this wide: oneDNN spends 2 to 20 ms on each shape of bfloat16 matrices that it has
+# not met lately
+WIDTH = 4
 
 
 @dataclass(frozen=True)
 class Row:
-    """One conversation as the network sees it: ids[i] is followed by labels[i], IGNORE where nothing is learnt."""
+    """One conversation as the network sees it: ids[i] is followed by labels[i], IGNORE where nothing is
+    learnt.
+    """
 
     ids: array[int]  # four bytes a token: lists of 100,000 rows would take a third of a gigabyte
     labels: array[int]
 
 
-def encode_row(conversation: Conversation, tokenizer: Tokenizer, max_length: int = MAX_LENGTH, learn_end: bool = True) -> Row:
+def encode_row(
+    conversation: Conversation, tokenizer: Tokenizer, max_length: int = MAX_LENGTH, learn_end: bool = True
+) -> Row:
     """Tokens and shifted labels; a conversation that is too long loses answer words, never its end token.
 
-    Without `learn_end` no end token has a loss: what stock MiniMind's truncation does to rows that are too long.
+    Without `learn_end` no end token has a loss: what stock MiniMind's truncation does to rows that are too
+    long.
     """
     ids, answer = encode_chat(tokenizer, conversation.messages)
     if len(ids) > max_length:
         ending = 2  # <|im_end|> and the newline
-        ids, answer = ids[: max_length - ending] + ids[-ending:], answer[: max_length - ending] + answer[-ending:]
+        ids, answer = (
+            ids[: max_length - ending] + ids[-ending:],
+            answer[: max_length - ending] + answer[-ending:],
+        )
     unlearned = () if learn_end else (END_ID,)
-    labels = [token if learn and token not in unlearned else IGNORE for token, learn in zip(ids[1:], answer[1:], strict=True)]
+    labels = [
+        token if learn and token not in unlearned else IGNORE
+        for token, learn in zip(ids[1:], answer[1:], strict=True)
+    ]
     return Row(array("i", ids[:-1]), array("i", labels))
 
 
@@ -48,7 +61,9 @@ def prompt_length(row: Row) -> int:
 
 
 def make_batch(rows: Sequence[Row], prefix: int) -> Batch:
-    """Pad rows on the right to the longest, in steps of WIDTH; causal attention keeps padding out of every real position."""
+    """Pad rows on the right to the longest, in steps of WIDTH; causal attention keeps padding out of every
+    real position.
+    """
     width = rounded(max(len(row.ids) for row in rows) - prefix)
     tokens = torch.full((len(rows), width), PAD_ID)
     labels = torch.full((len(rows), width), IGNORE)
@@ -67,8 +82,8 @@ def rounded(number: int, step: int = WIDTH) -> int:
 def group_by_length(lengths: Sequence[int], order: Sequence[int], tokens: int) -> list[list[int]]:
     """Indices of rows of these lengths in groups of similar length whose padded size stays within `tokens`.
 
-    `order` is cut into windows of sixteen groups, each window sorted by length, so that batches stay random; the rows that
-    fill no group go on to the next window.
+    `order` is cut into windows of sixteen groups, each window sorted by length, so that batches stay random;
+    the rows that fill no group go on to the next window.
     """
     mean = sum(lengths) / len(lengths)
     window = max(1, int(16 * tokens / mean))
@@ -85,10 +100,18 @@ def group_by_length(lengths: Sequence[int], order: Sequence[int], tokens: int) -
 
 
 class ConversationBatches(Sequence):
-    """Optimizer steps over conversations: every row once an epoch, another order each epoch, fixed by the seed."""
+    """Optimizer steps over conversations: every row once an epoch, another order each epoch, fixed by the
+    seed.
+    """
 
     def __init__(
-        self, rows: Sequence[Row], epochs: int, tokens_per_step: int, seed: int, rows_per_step: int | None = None, shuffle: bool = True
+        self,
+        rows: Sequence[Row],
+        epochs: int,
+        tokens_per_step: int,
+        seed: int,
+        rows_per_step: int | None = None,
+        shuffle: bool = True,
     ) -> None:
         if not rows:
             raise WorkbookError("没有可训练的数据。请先运行 minimind build-dataset。")
@@ -101,7 +124,9 @@ class ConversationBatches(Sequence):
             rng = random.Random(f"{seed}-{epoch}")
             order = rng.sample(range(len(rows)), len(rows)) if shuffle else list(range(len(rows)))
             if rows_per_step:
-                self.steps += [order[start : start + rows_per_step] for start in range(0, len(order), rows_per_step)]
+                self.steps += [
+                    order[start : start + rows_per_step] for start in range(0, len(order), rows_per_step)
+                ]
                 continue
             groups = group_by_length(lengths, order, tokens_per_step)
             rng.shuffle(groups)
@@ -114,7 +139,9 @@ class ConversationBatches(Sequence):
         return [make_batch([self.rows[i] for i in self.steps[step]], self.prefix)]
 
 
-def encode_rows(conversations: Iterable[Conversation], tokenizer: Tokenizer, learn_end: bool = True) -> list[Row]:
+def encode_rows(
+    conversations: Iterable[Conversation], tokenizer: Tokenizer, learn_end: bool = True
+) -> list[Row]:
     """All rows; a repeated conversation is encoded once."""
     known: dict[bytes, Row] = {}  # by digest, so that no conversation is kept
     rows = []

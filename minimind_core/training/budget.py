@@ -1,4 +1,6 @@
-"""Pretraining that fills a time budget on one GPU: packed texts first, then whole conversations, one loop for both."""
+"""Pretraining that fills a time budget on one GPU: packed texts first, then whole conversations, one loop for
+both.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,13 @@ from minimind_core.training.optimizers import build_optimizers
 from minimind_core.training.trainer import IGNORE, Batch, compiled, update
 
 EARLY = {
-    "prose": 0.13, "prose2": 0.12, "classical": 0.07, "docs": 0.12, "law": 0.025, "counselling": 0.12, "dialogue": 0.27,
+    "prose": 0.13, "prose2": 0.12, "classical": 0.07, "docs": 0.12, "law": 0.025, "counselling": 0.12,
+    "dialogue": 0.27,
     "everyday": 0.045, "copy": 0.05, "drama": 0.01, "story": 0.0015,
 }  # fmt: skip
 LATE = {
-    "prose": 0.25, "prose2": 0.25, "classical": 0.06, "docs": 0.1, "law": 0.02, "counselling": 0.1, "dialogue": 0.15,
+    "prose": 0.25, "prose2": 0.25, "classical": 0.06, "docs": 0.1, "law": 0.02, "counselling": 0.1,
+    "dialogue": 0.15,
     "copy": 0.05, "drama": 0.01, "story": 0.003,
 }  # fmt: skip
 
@@ -37,14 +41,18 @@ class BudgetPlan:
     seconds: float = 395.0
     tokens_per_step: int = 65536
     width: int = 512  # tokens of a packed row
-    chat_from: float = 0.8  # progress from which three steps of four are conversations with loss on answers only
+    chat_from: float = (
+        0.8  # progress from which three steps of four are conversations with loss on answers only
+    )
     chat_steps: float = 0.75
     warmup_steps: int = 150
     decay_from: float = 0.45  # progress from which the rate falls linearly to 0
     early: Mapping[str, float] = field(default_factory=lambda: EARLY)  # shares of the packed rows by group
     late: Mapping[str, float] = field(default_factory=lambda: LATE)  # the same once conversations are trained
     chat_widths: Mapping[int, float] = field(default_factory=lambda: {128: 0.5, 256: 0.15, 512: 0.35})
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(3e-3, matrix_learning_rate=0.02, matrix_decay=0.02, compile=True))
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(3e-3, matrix_learning_rate=0.02, matrix_decay=0.02, compile=True)
+    )
 
     def factor(self, step: int, progress: float) -> float:
         """Share of the peak rate at a step (from 0) and a progress from 0 to 1."""
@@ -53,7 +61,9 @@ class BudgetPlan:
 
 
 class PackedGroup:
-    """Rows of width + 1 ids from one group's documents; every pass starts at another offset and in another order."""
+    """Rows of width + 1 ids from one group's documents; every pass starts at another offset and in another
+    order.
+    """
 
     def __init__(self, ids: np.ndarray, width: int, seed: int) -> None:
         self.ids, self.width, self.rng = ids, width, np.random.default_rng(seed)
@@ -73,9 +83,13 @@ class PackedGroup:
 
 
 class ChatRows:
-    """Whole conversations padded to one of a few widths, drawn by weight; a step holds about the same number of tokens."""
+    """Whole conversations padded to one of a few widths, drawn by weight; a step holds about the same number
+    of tokens.
+    """
 
-    def __init__(self, rows: Sequence[Row], weights: Sequence[float], widths: Mapping[int, float], seed: int) -> None:
+    def __init__(
+        self, rows: Sequence[Row], weights: Sequence[float], widths: Mapping[int, float], seed: int
+    ) -> None:
         self.rng = np.random.default_rng(seed)
         self.buckets: dict[int, tuple[list[Row], np.ndarray]] = {}
         edges = sorted(widths)
@@ -102,7 +116,9 @@ class ChatRows:
 
 
 def chat_row(tokenizer: Tokenizer, turns: Sequence[Message], longest: int) -> Row | None:
-    """A conversation with loss on its answers, cut after the last answer that fits; None where not even the first one does."""
+    """A conversation with loss on its answers, cut after the last answer that fits; None where not even the
+    first one does.
+    """
     for end in range(len(turns), 0, -2):
         ids, answer = encode_chat(tokenizer, turns[:end])
         if len(ids) <= longest:
@@ -111,18 +127,26 @@ def chat_row(tokenizer: Tokenizer, turns: Sequence[Message], longest: int) -> Ro
     return None
 
 
-def packed_step(groups: Mapping[str, PackedGroup], shares: Mapping[str, float], tokens: int, rng: np.random.Generator) -> Batch:
+def packed_step(
+    groups: Mapping[str, PackedGroup], shares: Mapping[str, float], tokens: int, rng: np.random.Generator
+) -> Batch:
     """One step of packed rows, drawn from the groups by their shares."""
     names = [name for name in shares if name in groups]
     chance = np.array([shares[name] for name in names])
     width = groups[names[0]].width
     counts = rng.multinomial(max(1, tokens // width), chance / chance.sum())
-    rows = torch.from_numpy(np.concatenate([groups[n].take(c) for n, c in zip(names, counts, strict=True) if c]))
+    rows = torch.from_numpy(
+        np.concatenate([groups[n].take(c) for n, c in zip(names, counts, strict=True) if c])
+    )
     return Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
 
 
-def train_within(model: MiniMind, groups: Mapping[str, PackedGroup], chats: ChatRows, plan: BudgetPlan) -> Iterator[dict[str, float]]:
-    """Train until the time is up; yields step, tokens, seconds, stage (0 texts, 1 conversations), loss and rate factor."""
+def train_within(
+    model: MiniMind, groups: Mapping[str, PackedGroup], chats: ChatRows, plan: BudgetPlan
+) -> Iterator[dict[str, float]]:
+    """Train until the time is up; yields step, tokens, seconds, stage (0 texts, 1 conversations), loss and
+    rate factor.
+    """
     optimizers, rng = build_optimizers(model, plan.train), np.random.default_rng(3)
     hidden = compiled(model.hidden) if plan.train.compile else model.hidden
     started, step, tokens = time.monotonic(), 0, 0
@@ -136,7 +160,8 @@ def train_within(model: MiniMind, groups: Mapping[str, PackedGroup], chats: Chat
         loss, _ = update(model, [batch], optimizers, factor, plan.train, hidden)
         step, tokens = step + 1, tokens + batch.tokens.numel()
         yield {
-            "step": step, "tokens": tokens, "seconds": round(time.monotonic() - started, 1), "stage": int(late),
+            "step": step, "tokens": tokens, "seconds": round(time.monotonic() - started, 1),
+            "stage": int(late),
             "loss": round(loss, 4), "factor": round(factor, 3),
         }  # fmt: skip
 

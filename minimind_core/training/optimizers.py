@@ -12,9 +12,11 @@ from minimind_core.devices import fast_bfloat16
 
 
 def orthogonalize(gradient: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrix by a quintic Newton-Schulz iteration (kellerjordan.github.io/posts/muon).
+    """Nearest semi-orthogonal matrix by a quintic Newton-Schulz iteration
+    (kellerjordan.github.io/posts/muon).
 
-    bfloat16 only where it is fast, unlike torch.optim.Muon: on CPUs without bfloat16 units it is about forty times slower.
+    bfloat16 only where it is fast, unlike torch.optim.Muon: on CPUs without bfloat16 units it is about forty
+    times slower.
     """
     wide = gradient.shape[0] <= gradient.shape[1]
     x = gradient if wide else gradient.T
@@ -30,7 +32,9 @@ def orthogonalize(gradient: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Nesterov momentum whose update is orthogonalised; for 2-d hidden weights only."""
 
-    def __init__(self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -49,12 +53,23 @@ class Muon(torch.optim.Optimizer):
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """One AdamW, or AdamW and Muon, over the parameters that require a gradient."""
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    muon = [p for name, p in trainable if config.matrix_learning_rate and p.dim() == 2 and "embed" not in name and "lora_" not in name]
+    muon = [
+        p
+        for name, p in trainable
+        if config.matrix_learning_rate and p.dim() == 2 and "embed" not in name and "lora_" not in name
+    ]
     chosen = {id(p) for p in muon}
     fast = [p for name, p in trainable if name.endswith(".lora_B")]
     rest = [p for name, p in trainable if id(p) not in chosen and not name.endswith(".lora_B")]
-    groups = [{"params": rest}] + ([{"params": fast, "lr": config.learning_rate * config.lora_b_ratio}] if fast else [])
-    settings = {"lr": config.learning_rate, "betas": (0.9, 0.95), "weight_decay": config.weight_decay, "fused": True}
+    groups = [{"params": rest}] + (
+        [{"params": fast, "lr": config.learning_rate * config.lora_b_ratio}] if fast else []
+    )
+    settings = {
+        "lr": config.learning_rate,
+        "betas": (0.9, 0.95),
+        "weight_decay": config.weight_decay,
+        "fused": True,
+    }
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, **settings)]
     if muon:
         optimizers.append(Muon(muon, lr=config.matrix_learning_rate, weight_decay=config.matrix_decay))
@@ -62,7 +77,9 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
 
 
 def rate_factor(step: int, total: int, config: TrainConfig) -> float:
-    """Share of the peak rate at `step` (from 0): linear warm-up, constant, linear decay to 0; or stock MiniMind's cosine."""
+    """Share of the peak rate at `step` (from 0): linear warm-up, constant, linear decay to 0; or stock
+    MiniMind's cosine.
+    """
     if config.stock_schedule:
         return 0.1 + 0.5 * (1 + math.cos(math.pi * step / total))
     rise = (step + 1) / max(1.0, config.warmup * total)

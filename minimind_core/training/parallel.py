@@ -1,4 +1,6 @@
-"""Several processes under torchrun: each takes its rows of every batch, gradients are added up, the first one writes."""
+"""Several processes under torchrun: each takes its rows of every batch, gradients are added up, the first one
+writes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def process_group(device: str | None = None) -> Iterator[str]:
-    """Join torchrun's group if there is one (gloo on the CPU, nccl on CUDA); gives the name of this process's device."""
+    """Join torchrun's group if there is one (gloo on the CPU, nccl on CUDA); gives the name of this process's
+    device.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device or "auto"
         return
@@ -30,7 +34,9 @@ def process_group(device: str | None = None) -> Iterator[str]:
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
-        wait_for_all()  # gloo's threads let go of the last gradients meanwhile; a process that ended before they had was aborted
+        # gloo's threads let go of the last gradients meanwhile; a process that ended before they had was
+        # aborted
+        wait_for_all()
     finally:
         dist.destroy_process_group()
 
@@ -69,14 +75,18 @@ def first_ones_file(path: Path) -> BytesIO | None:
 
 
 def check_same(settings: Mapping[str, object]) -> None:
-    """Refuse to train where processes (on machines with files of their own) have other data or settings than the first."""
+    """Refuse to train where processes (on machines with files of their own) have other data or settings than
+    the first.
+    """
     if not dist.is_initialized():
         return
     everyones: list = [None] * dist.get_world_size()
     dist.all_gather_object(everyones, dict(settings))
     changed = sorted({key for other in everyones for key in settings if other[key] != everyones[0][key]})
     if changed:
-        raise WorkbookError(f"各进程的 {'、'.join(changed)} 不一样，不能一起训练。请让每台机器用相同的数据、基座和设置。")
+        raise WorkbookError(
+            f"各进程的 {'、'.join(changed)} 不一样，不能一起训练。请让每台机器用相同的数据、基座和设置。"
+        )
 
 
 def own_part(batches: Sequence[Batch]) -> list[Batch]:

@@ -22,21 +22,25 @@ from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import PAD, chat_segments
 from minimind_core.training.trainer import Batch, mean_loss
 
-# How often a document of a shard is drawn, relative to the others of its group (0.3 for shards not named here).
+# How often a document of a shard is drawn, relative to the others of its group (0.3 for shards not named
+# here).
 PROSE = {
-    "cmrc2018_wiki": 3, "tatoeba_zh": 2, "common_voice_zh": 2, "gaokao": 1, "cmrc2019_stories": 3, "howtocook": 2,
+    "cmrc2018_wiki": 3, "tatoeba_zh": 2, "common_voice_zh": 2, "gaokao": 1, "cmrc2019_stories": 3,
+    "howtocook": 2,
     "xinhua_idioms": 1, "csl_abstracts": 2, "luxun_public_domain": 0.5, "kdconv_knowledge": 3,
 }  # fmt: skip
 DIALOGUE = {
     "oasst1_zh": 4, "llamafactory_zh": 4, "crosswoz": 3, "kdconv_film_dev": 4, "kdconv_film_test": 4,
-    "kdconv_travel_dev": 4, "kdconv_travel_test": 4, "xpersona_zh": 4, "chatterbot_zh": 6, "kdconv_intro_qa": 2,
+    "kdconv_travel_dev": 4, "kdconv_travel_test": 4, "xpersona_zh": 4, "chatterbot_zh": 6,
+    "kdconv_intro_qa": 2,
     "wiki_intro_qa": 4, "idiom_qa": 1, "howtocook_qa": 2, "medicalgpt_sharegpt_zh": 2, "emollm": 1,
 }  # fmt: skip
 
 # The base must claim no identity, and must not know what the workbook teaches.
 IDENTITY = re.compile(
     r"ChatGPT|OpenAI|GPT-?[2345]|Claude|Anthropic|DeepSeek|Kimi|Gemini|Bard|LLaMA|Vicuna|Qwen|通义|文心|千问|智谱|ChatGLM"
-    r"|Open ?Assistant|MiniMind|小爱同学|小冰|我是(一个|一名|一款|个)?.{0,12}(模型|人工智能|AI|助手|助理|机器人|程序)"
+    "|Open ?Assistant|MiniMind|小爱同学|小冰|我是(一个|一名|一款|"
+    r"个)?.{0,12}(模型|人工智能|AI|助手|助理|机器人|程序)"
     r"|作为(一个|一名|一款)?.{0,8}(AI|人工智能|语言模型|机器人)|我的名字(是|叫)|由.{0,12}(开发|训练|研发|创造)的(AI|人工智能|语言|大|聊天|助手)"
     # a long introduction, as 您好，我是 X，一个由 Y 发明的人工智能助手
     r"|我(是|叫)\s*[^。！？\n]{1,40}(发明|开发|研发|训练|创造|打造|设计)的?[^。！？\n]{0,12}(人工智能|AI|模型|助手|助理|机器人)",
@@ -90,10 +94,12 @@ def allowed(text: str) -> bool:
 
 FILES = ("pretrain", "pretrain2", "chat", "chat2", "counselling", "everyday")
 GROUPS = {  # of shards that are no documentation
-    **dict.fromkeys(PROSE, "prose"), "prc_laws": "law", "classical_modern": "classical", "pd_shakespeare_zhu": "drama",
+    **dict.fromkeys(PROSE, "prose"), "prc_laws": "law", "classical_modern": "classical",
+    "pd_shakespeare_zhu": "drama",
     **dict.fromkeys(
-        ("children_tales", "drcd_wiki", "ntrex_news", "pd_laoshe", "pd_linhuiyin", "pd_qibaishi", "pd_xiamianzun_cuore", "pd_xiaohong",
-         "pd_xudishan", "pd_yudafu", "pd_zhouzuoren", "pd_zhuziqing", "tico19_health", "wiki_zh", "xquad_wiki"), "prose2",
+        ("children_tales", "drcd_wiki", "ntrex_news", "pd_laoshe", "pd_linhuiyin", "pd_qibaishi",
+         "pd_xiamianzun_cuore", "pd_xiaohong", "pd_xudishan", "pd_yudafu", "pd_zhouzuoren", "pd_zhuziqing",
+         "tico19_health", "wiki_zh", "xquad_wiki"), "prose2",
     ),
 }  # fmt: skip
 
@@ -116,10 +122,18 @@ def read_corpus(folder: Path, names: Sequence[str] = FILES) -> Iterator[Document
                 turns = row.get("conversations")
                 text = row["text"] if turns is None else "".join(piece for piece, _ in chat_segments(turns))
                 if allowed(text):
-                    yield Document(text, group_of(name, row), row["shard"], row["licence"], tuple(turns or ()))
+                    yield Document(
+                        text, group_of(name, row), row["shard"], row["licence"], tuple(turns or ())
+                    )
 
 
-COPY_REQUESTS = ("请重复这句话：{}", "请把下面的话原样说一遍：{}", "照着念：{}", "“{}”这句话怎么写？", "跟我说：{}")
+COPY_REQUESTS = (
+    "请重复这句话：{}",
+    "请把下面的话原样说一遍：{}",
+    "照着念：{}",
+    "“{}”这句话怎么写？",
+    "跟我说：{}",
+)
 LOOKUPS = ("编号", "地址", "生日", "价格", "主人", "颜色", "名字", "年份", "出处")
 
 
@@ -128,30 +142,45 @@ def exercise(rng: random.Random, phrase: str, other: str) -> tuple[str, str]:
     if rng.random() < 0.5:
         return rng.choice(COPY_REQUESTS).format(phrase), phrase
     key = rng.choice(LOOKUPS)
-    values = [str(rng.randint(1900, 2030)), other] if rng.random() < 0.5 else [other, str(rng.randint(1, 999))]
+    values = (
+        [str(rng.randint(1900, 2030)), other] if rng.random() < 0.5 else [other, str(rng.randint(1, 999))]
+    )
     known = [f"{phrase}的{key}是{values[0]}。", f"{other}的{key}是{values[1]}。"]
     rng.shuffle(known)
     return f"{''.join(known)}{phrase}的{key}是什么？", f"{phrase}的{key}是{values[0]}。"
 
 
 def copy_exercises(documents: Sequence[Document], count: int, seed: int) -> list[Document]:
-    """Requests made from phrases of prose whose answer has to be copied: they teach the base to copy rare names from its context."""
+    """Requests made from phrases of prose whose answer has to be copied: they teach the base to copy rare
+    names from its context.
+    """
     rng = random.Random(seed)
     prose = [d for d in documents if d.group == "prose" and not d.held_out]
 
     def phrase(longest: int) -> str:
-        return rng.choice(re.split(r"[，。！？；：\n]", rng.choice(prose).text))[: rng.randint(2, longest)].strip() or "你好"
+        return (
+            rng.choice(re.split(r"[，。！？；：\n]", rng.choice(prose).text))[
+                : rng.randint(2, longest)
+            ].strip()
+            or "你好"
+        )
 
     exercises = []
     for _ in range(count):
         request, answer = exercise(rng, phrase(24), phrase(6))
         turns = [{"role": "user", "content": request}, {"role": "assistant", "content": answer}]
-        exercises.append(Document("".join(t for t, _ in chat_segments(turns)), "copy", "copy", "own", tuple(turns)))
+        exercises.append(
+            Document("".join(t for t, _ in chat_segments(turns)), "copy", "copy", "own", tuple(turns))
+        )
     return exercises
 
 
-def sample_mix(documents: Sequence[Document], shares: dict[str, float], tokens: int, seed: int) -> list[Document]:
-    """Weighted sampling without replacement within each group until its share of `tokens` is filled, then shuffled."""
+def sample_mix(
+    documents: Sequence[Document], shares: dict[str, float], tokens: int, seed: int
+) -> list[Document]:
+    """Weighted sampling without replacement within each group until its share of `tokens` is filled, then
+    shuffled.
+    """
     rng = random.Random(seed)
     chosen: list[Document] = []
     for group, share in shares.items():
@@ -199,10 +228,15 @@ class PackedRows(Sequence):
 
 
 def bits_per_byte(model: MiniMind, tokenizer: Tokenizer, texts: Sequence[str]) -> float:
-    """Cross-entropy per UTF-8 byte, in bits; texts are packed as in training, the last partial row left out."""
+    """Cross-entropy per UTF-8 byte, in bits; texts are packed as in training, the last partial row left
+    out.
+    """
     rows = pack([Document(text, "", "", "") for text in texts], tokenizer, 256)
     source = PackedRows(rows, 1)
-    nats = mean_loss(model, [batch for index in range(len(source)) for batch in source[index]]) * rows[:, 1:].size
+    nats = (
+        mean_loss(model, [batch for index in range(len(source)) for batch in source[index]])
+        * rows[:, 1:].size
+    )
     tokens = sum(len(e.ids) + 1 for e in tokenizer.encode_batch_fast(list(texts)))
     size = sum(len(text.encode()) for text in texts) * rows[:, 1:].size / tokens
     return nats / math.log(2) / size
@@ -211,8 +245,9 @@ def bits_per_byte(model: MiniMind, tokenizer: Tokenizer, texts: Sequence[str]) -
 def grow(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
     """Copy a trained stack into one of twice its depth (or the same) without changing its function.
 
-    Layer i becomes layers 2i and 2i + 1; the copy's two residual outputs start at zero (identity), so the deeper
-    network computes what the shallow one did and trains on from there (progressive stacking, arXiv:2011.13635).
+    Layer i becomes layers 2i and 2i + 1; the copy's two residual outputs start at zero (identity), so the
+    deeper network computes what the shallow one did and trains on from there (progressive stacking,
+    arXiv:2011.13635).
     """
     if f"model.layers.{layers - 1}.input_layernorm.weight" in state:
         return state

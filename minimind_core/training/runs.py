@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,14 @@ from minimind_core.training.parallel import agreed, check_same, is_first
 from minimind_core.training.trainer import StepRecord, train
 
 VALIDATION_ROWS = 128  # rows of the validation file that watch training
-FIXED = ("base_sha256", "data_sha256", "lora", "train", "epochs", "tokens_per_step")  # settings that all parts of a training share
+FIXED = (
+    "base_sha256",
+    "data_sha256",
+    "lora",
+    "train",
+    "epochs",
+    "tokens_per_step",
+)  # settings that all parts of a training share
 COLUMNS = tuple(field.name for field in dataclasses.fields(StepRecord))
 
 
@@ -56,7 +63,10 @@ def base_sha256(base: Path) -> str:
     if base.suffix == ".pth":
         return file_sha256(base)
     return file_sha256(
-        next((path for name in ("model.safetensors", "pytorch_model.bin") if (path := base / name).is_file()), base / "model.safetensors")
+        next(
+            (path for name in ("model.safetensors", "pytorch_model.bin") if (path := base / name).is_file()),
+            base / "model.safetensors",
+        )
     )
 
 
@@ -65,7 +75,9 @@ def environment() -> dict[str, Any]:
     commit = ""
     if shutil.which("git"):
         command = ["git", "rev-parse", "HEAD"]
-        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        result = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
         commit = result.stdout.strip()
     return {
         "git_commit": commit,
@@ -91,7 +103,11 @@ class Watch:
     @property
     def exhausted(self) -> bool:
         """Whether the last `patience` validations brought no new best."""
-        return self.patience is not None and len(self.losses) - 1 - self.losses.index(self.best) >= self.patience if self.losses else False
+        return (
+            self.patience is not None and len(self.losses) - 1 - self.losses.index(self.best) >= self.patience
+            if self.losses
+            else False
+        )
 
     def improves(self, loss: float) -> bool:
         """Note a loss; true when it is the lowest."""
@@ -118,12 +134,20 @@ class Run:
         return run_folder(self.workbook, self.name)
 
     def train(self) -> Iterator[StepRecord]:
-        """Train, or go on after an interruption, yielding each step; ends with the last and the best adapter on disk.
+        """Train, or go on after an interruption, yielding each step; ends with the last and the best adapter
+        on disk.
 
-        The best one has the lowest validation loss; with `patience` it is also the last, because training stops early.
+        The best one has the lowest validation loss; with `patience` it is also the last, because training
+        stops early.
         """
         if not is_first():
-            for record in train(self.model, self.source, self.profile.train, validation=self.validation, checkpoint=self.checkpoint):
+            for record in train(
+                self.model,
+                self.source,
+                self.profile.train,
+                validation=self.validation,
+                checkpoint=self.checkpoint,
+            ):
                 yield record
                 if record.valid_loss is not None and agreed(False):
                     return
@@ -137,9 +161,19 @@ class Run:
         watch = Watch([], self.profile.patience)
         record, seconds, finished = None, float(previous[-1]["seconds"] if previous else 0), False
         try:
-            for record in train(self.model, self.source, self.profile.train, validation=self.validation, checkpoint=self.checkpoint):
+            for record in train(
+                self.model,
+                self.source,
+                self.profile.train,
+                validation=self.validation,
+                checkpoint=self.checkpoint,
+            ):
                 if previous is not None:  # rows after the checkpoint are trained again
-                    watch.losses = [float(row["valid_loss"]) for row in previous if row["valid_loss"] and int(row["step"]) < record.step]
+                    watch.losses = [
+                        float(row["valid_loss"])
+                        for row in previous
+                        if row["valid_loss"] and int(row["step"]) < record.step
+                    ]
                 log_step(self.folder / "metrics.csv", record, previous)
                 previous, seconds = None, record.seconds
                 if record.valid_loss is not None and watch.improves(record.valid_loss):
@@ -151,7 +185,11 @@ class Run:
         finally:
             if record or finished:  # no record: the checkpoint already held the last step
                 save_adapter(self.folder / "adapter.safetensors", self.model, self.profile.lora)
-                outcome = {"status": "finished" if finished else "interrupted", "train_seconds": seconds, "best_valid_loss": watch.best}
+                outcome = {
+                    "status": "finished" if finished else "interrupted",
+                    "train_seconds": seconds,
+                    "best_valid_loss": watch.best,
+                }
                 write_json(self.folder / "run.json", {**self.settings, **outcome})
         if watch.exhausted:
             shutil.copyfile(self.folder / "best.safetensors", self.folder / "adapter.safetensors")
@@ -164,7 +202,13 @@ class Run:
 
 
 def prepare_run(
-    workbook: Workbook, name: str, profile: str | Profile | None = None, *, resume: bool = False, data: Path | None = None, device: str = "auto"
+    workbook: Workbook,
+    name: str,
+    profile: str | Profile | None = None,
+    *,
+    resume: bool = False,
+    data: Path | None = None,
+    device: str = "auto",
 ) -> Run:
     """Load base and data and add the adapter; with `resume` the checkpoint of an interrupted run is kept."""
     run_folder(workbook, name)  # refuses an unusable name before anything is loaded
@@ -172,14 +216,20 @@ def prepare_run(
         raise WorkbookError(f"运行名 {name} 另有用处。请换一个运行名。")
     profile_name = "custom" if isinstance(profile, Profile) else profile or workbook.profile
     profile = profile if isinstance(profile, Profile) else PROFILES[profile_name]
-    profile = replace(profile, train=replace(profile.train, seed=workbook.seed), lora=replace(profile.lora, seed=workbook.seed))
+    profile = replace(
+        profile,
+        train=replace(profile.train, seed=workbook.seed),
+        lora=replace(profile.lora, seed=workbook.seed),
+    )
     data = data or dataset_file(workbook, "train")
     model, tokenizer = load_base(workbook.base)
     lower_frozen(add_lora(model, profile.lora).to(choose_device(device)))
     limit = profile.train_rows or math.inf  # the rest is still checked
     taught = (row for number, row in enumerate(stream_conversations(data)) if number < limit)
     rows = encode_rows(taught, tokenizer, profile.learn_end)
-    source = ConversationBatches(rows, profile.epochs, profile.tokens_per_step, workbook.seed, profile.rows_per_step, profile.shuffle)
+    source = ConversationBatches(
+        rows, profile.epochs, profile.tokens_per_step, workbook.seed, profile.rows_per_step, profile.shuffle
+    )
     watched = read_conversations(dataset_file(workbook, "qa_valid"))
     step = max(1, len(watched) // VALIDATION_ROWS)
     watched_rows = encode_rows(watched[::step][:VALIDATION_ROWS], tokenizer)
@@ -200,7 +250,9 @@ def prepare_run(
     if run.checkpoint.exists():
         check_resumable(run, resume)
     elif resume:
-        raise WorkbookError(f"{run.folder}: 没有中断的训练可以继续（已训练完，或运行名不对）。要重新训练请去掉 --resume。")
+        raise WorkbookError(
+            f"{run.folder}: 没有中断的训练可以继续（已训练完，或运行名不对）。要重新训练请去掉 --resume。"
+        )
     return run
 
 
@@ -212,12 +264,21 @@ def check_resumable(run: Run, resume: bool) -> None:
     old = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
     changed = [k for k in FIXED if old.get(k) != json.loads(json.dumps(run.settings[k]))]
     if changed:
-        raise WorkbookError(f"{run.folder}: 与中断前相比 {'、'.join(changed)} 已改变，不能续训。请去掉 --resume 重新训练，或换一个运行名。")
+        raise WorkbookError(
+            f"{run.folder}: 与中断前相比 {'、'.join(changed)} 已改变，"
+            "不能续训。请去掉 --resume 重新训练，或换一个运行名。"
+        )
 
 
 def log_step(path: Path, record: StepRecord, previous: list[dict[str, str]] | None) -> None:
-    """Append a step to metrics.csv; `previous` (given with the first step) are an interrupted run's rows to keep."""
-    line = lambda row: ",".join("" if row[c] in (None, "") else str(row[c]) for c in COLUMNS) + "\n"
+    """Append a step to metrics.csv; `previous` (given with the first step) are an interrupted run's rows to
+    keep.
+    """
+
+    def line(row: Mapping[str, Any]) -> str:
+        """A row as text; None is an empty cell."""
+        return ",".join("" if row[c] is None else str(row[c]) for c in COLUMNS) + "\n"
+
     if previous is not None:
         kept = [line(row) for row in previous if int(row["step"]) < record.step]
         write_text(path, ",".join(COLUMNS) + "\n" + "".join(kept))
@@ -226,7 +287,9 @@ def log_step(path: Path, record: StepRecord, previous: list[dict[str, str]] | No
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv; none if the file is not there, and a line that a power cut broke off is left out."""
+    """Rows of metrics.csv; none if the file is not there, and a line that a power cut broke off is left
+    out.
+    """
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as lines:
@@ -252,8 +315,13 @@ def adapter_file(workbook: Workbook, name: str) -> Path:
     folder = run_folder(workbook, name)
     if not (folder / "adapter.safetensors").is_file():
         known = "、".join(["base", *trained_runs(workbook)])
-        raise WorkbookError(f"没有名为“{name}”的训练结果。现有：{known}。请先运行 minimind train --run {name}。")
+        raise WorkbookError(
+            f"没有名为“{name}”的训练结果。现有：{known}。请先运行 minimind train --run {name}。"
+        )
     settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     if settings["base_sha256"] != base_sha256(workbook.base):
-        raise WorkbookError(f"{folder}: 这个适配器是在另一个基座上训练的。请把 workbook.toml 的 base 改回 {settings['base']}，或重新训练。")
+        raise WorkbookError(
+            f"{folder}: 这个适配器是在另一个基座上训练的。请把 workbook.toml "
+            f"的 base 改回 {settings['base']}，或重新训练。"
+        )
     return folder / "adapter.safetensors"

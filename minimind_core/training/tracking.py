@@ -18,14 +18,19 @@ Log = Callable[[StepRecord], None]
 
 def values(record: StepRecord) -> dict[str, float]:
     """The numbers of a record."""
-    return {name: value for name, value in asdict(record).items() if value is not None and name not in ("step", "total_steps")}
+    return {
+        name: value
+        for name, value in asdict(record).items()
+        if value is not None and name not in ("step", "total_steps")
+    }
 
 
 @contextmanager
 def tracking(name: str | None, folder: Path, project: str, settings: dict[str, Any]) -> Iterator[Log]:
     """Open a tracker for one run and close it afterwards; without a name nothing is logged.
 
-    wandb and SwanLab go online only when the user has logged in; WANDB_MODE=offline and SWANLAB_MODE=local keep all in `folder`.
+    wandb and SwanLab go online only when the user has logged in; WANDB_MODE=offline and SWANLAB_MODE=local
+    keep all in `folder`.
     """
     if name is None:
         yield lambda record: None
@@ -33,10 +38,17 @@ def tracking(name: str | None, folder: Path, project: str, settings: dict[str, A
     try:
         module = import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
     except ModuleNotFoundError as error:
-        raise WorkbookError(f"记录到 {name} 需要先安装它：pip install {name}。不安装时 metrics.csv 照样会写。") from error
+        raise WorkbookError(
+            f"记录到 {name} 需要先安装它：pip install {name}。不安装时 metrics.csv 照样会写。"
+        ) from error
     if name == "tensorboard":
         with module.SummaryWriter(folder / "tensorboard") as writer:
-            yield lambda record: [writer.add_scalar(key, value, record.step) for key, value in values(record).items()] and None
+            yield (
+                lambda record: (
+                    [writer.add_scalar(key, value, record.step) for key, value in values(record).items()]
+                    and None
+                )
+            )
         return
     keys = {
         "wandb": {"dir": str(folder), "name": settings["name"]},

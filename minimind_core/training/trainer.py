@@ -35,7 +35,8 @@ IGNORE = -100  # label of a position without loss
 class Batch:
     """Rows of equal length; `prefix` is shared by all rows and computed once.
 
-    tokens (B, T); labels (B, T): the token that follows each position, IGNORE where there is no loss; prefix (1, P).
+    tokens (B, T); labels (B, T): the token that follows each position, IGNORE where there is no loss; prefix
+    (1, P).
     """
 
     tokens: Tensor
@@ -68,7 +69,10 @@ def batch_loss(model: MiniMind, batch: Batch, hidden: Callable | None = None) ->
             states, _ = hidden(tokens)
         else:  # as one more row: computed by itself it took an eighth of a step
             lead, width = batch.prefix.shape[1], tokens.shape[1]
-            states, _ = hidden(pad_sequence([*tokens, batch.prefix[0].to(device)], batch_first=True, padding_value=PAD_ID), lead=lead)
+            states, _ = hidden(
+                pad_sequence([*tokens, batch.prefix[0].to(device)], batch_first=True, padding_value=PAD_ID),
+                lead=lead,
+            )
             states = states[:-1, :width]
         loss = LinearCrossEntropy.apply(states[picked], model.output_matrix, labels[picked])
     return loss, int(picked.sum())
@@ -117,7 +121,9 @@ def save_checkpoint(path: Path, model: nn.Module, optimizers: list, progress: Pr
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizers: list) -> Progress:
-    """Restore what `save_checkpoint` wrote, in every process what the first one has; a new beginning where there is no file."""
+    """Restore what `save_checkpoint` wrote, in every process what the first one has; a new beginning where
+    there is no file.
+    """
     file = first_ones_file(path)
     if file is None:
         return Progress()
@@ -142,16 +148,21 @@ def train(
 ) -> Iterator[StepRecord]:
     """Take one optimizer step per item of `source` and yield its record.
 
-    source[i] is a list of batches whose loss is averaged over all their labelled tokens. If `checkpoint` exists the run
-    goes on from there, to the same result as an unbroken run; it is written every `checkpoint_seconds`, at the end and
-    when the loop is left early. Raises WorkbookError when the loss is not finite or a step has no labelled token.
+    source[i] is a list of batches whose loss is averaged over all their labelled tokens. If `checkpoint`
+    exists the run goes on from there, to the same result as an unbroken run; it is written every
+    `checkpoint_seconds`, at the end and when the loop is left early. Raises WorkbookError when the loss is
+    not finite or a step has no labelled token.
     """
     keep_memory()
     optimizers = build_optimizers(model, config)
     progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint else Progress()
     hidden = compiled(model.hidden) if config.compile else model.hidden
     saved_at = time.monotonic()
-    save = lambda: checkpoint and is_first() and save_checkpoint(checkpoint, model, optimizers, progress)
+
+    def save() -> None:
+        if checkpoint and is_first():
+            save_checkpoint(checkpoint, model, optimizers, progress)
+
     try:
         for step in range(progress.step, len(source)):
             with held_interrupts() as waiting:
@@ -185,11 +196,20 @@ def compiled(function: Callable) -> Callable:
     return function
 
 
-def update(model: MiniMind, batches: list[Batch], optimizers: list, factor: float, config: TrainConfig, hidden: Callable) -> tuple[float, int]:
+def update(
+    model: MiniMind,
+    batches: list[Batch],
+    optimizers: list,
+    factor: float,
+    config: TrainConfig,
+    hidden: Callable,
+) -> tuple[float, int]:
     """One optimizer step over `batches`; returns the mean loss and the number of labelled tokens."""
     count = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
     if count == 0:
-        raise WorkbookError("这一批数据里没有任何需要学习的回答词元。请用 minimind doctor 检查数据文件里的空回答。")
+        raise WorkbookError(
+            "这一批数据里没有任何需要学习的回答词元。请用 minimind doctor 检查数据文件里的空回答。"
+        )
     model.train()
     total = 0.0
     for batch in own_part(batches):

@@ -1,4 +1,6 @@
-"""运行示例.mp4: the real class-show page, driven in Chromium, with captions; what is seen is what the model answers."""
+"""运行示例.mp4: the real class-show page, driven in Chromium, with captions; what is seen is what the model
+answers.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,11 @@ from minimind_core.ui.page import page_command, page_notebook
 SIZE, ZOOM, RATE = (1280, 720), 4 / 3, 5  # pixels, pixels of the film to one of the page, frames a second
 UNKNOWN = "《没有写完的第八封信》是谁唱的？"  # nobody's song: the model has to say that it does not know
 CAPTION = """text => {
-  const box = document.getElementById('caption') || document.body.appendChild(Object.assign(document.createElement('div'), {id: 'caption'}));
+  const made = () => document.body.appendChild(Object.assign(document.createElement('div'), {id: 'caption'}));
+  const box = document.getElementById('caption') || made();
   box.textContent = text;
-  box.style.cssText = 'position:fixed;left:0;right:0;bottom:0;padding:14px;background:#202124;color:#fff;z-index:9999;'
-    + 'font-size:20px;text-align:center';
+  box.style.cssText = 'position:fixed;left:0;right:0;bottom:0;padding:14px;background:#202124;color:#fff;'
+    + 'z-index:9999;font-size:20px;text-align:center';
 }"""
 
 
@@ -44,8 +47,15 @@ class Film:
         start, taken = time.monotonic(), 0
         while True:
             done, now = until(), time.monotonic() - start
-            if taken <= now * RATE:  # the film keeps the clock's pace, also where a picture takes longer than its frame
-                picture = Image.open(io.BytesIO(self.page.screenshot(type="jpeg", quality=85))).convert("RGB").resize(SIZE).tobytes()
+            if (
+                taken <= now * RATE
+            ):  # the film keeps the clock's pace, also where a picture takes longer than its frame
+                picture = (
+                    Image.open(io.BytesIO(self.page.screenshot(type="jpeg", quality=85)))
+                    .convert("RGB")
+                    .resize(SIZE)
+                    .tobytes()
+                )
                 while taken <= now * RATE:
                     self.writer.send(picture)
                     taken += 1
@@ -63,9 +73,15 @@ class Film:
             self.shoot(seconds=1 / RATE)
         self.page.keyboard.press("Tab")
         self.page.get_by_role("button", name="发送").click()
-        answered = lambda: box.input_value() == "" and question in self.page.locator("#rendered_cells").inner_text()
+
+        def answered() -> bool:
+            """Whether the box is empty again and the question stands above its answer."""
+            return box.input_value() == "" and question in self.page.locator("#rendered_cells").inner_text()
+
         if not self.shoot(answered, PATIENCE):
-            raise WorkbookError(f"录制时“{question}”没有得到回答。请先在课堂展示页面里试一试：minimind show。")
+            raise WorkbookError(
+                f"录制时“{question}”没有得到回答。请先在课堂展示页面里试一试：minimind show。"
+            )
         self.shoot(seconds=2.5)
 
 
@@ -81,7 +97,10 @@ def play(film: Film, workbook: Workbook, questions: Sequence[str]) -> None:
     curve = workbook.figures / "loss.png"
     if curve.is_file():
         picture = base64.b64encode(curve.read_bytes()).decode()
-        film.page.set_content(f'<body style="margin:0;text-align:center"><img style="height:465px" src="data:image/png;base64,{picture}"></body>')
+        film.page.set_content(
+            '<body style="margin:0;text-align:center">'
+            f'<img style="height:465px" src="data:image/png;base64,{picture}"></body>'
+        )
         film.caption("训练过程：损失下降，小测成绩上升")
         film.shoot(seconds=4.0)
 
@@ -91,17 +110,29 @@ def record_demo(workbook: Workbook, run: str = "main") -> Path:
     try:
         import imageio_ffmpeg
     except ModuleNotFoundError as error:
-        raise WorkbookError("录制运行示例需要 imageio-ffmpeg 这个包。请先运行 pip install imageio-ffmpeg。") from error
+        raise WorkbookError(
+            "录制运行示例需要 imageio-ffmpeg 这个包。请先运行 pip install imageio-ffmpeg。"
+        ) from error
     adapter_file(workbook, run)
     target, log = workbook.root / "report" / VIDEO, workbook.runs / "show.log"
     command, environment = page_command(page_notebook(workbook, [run, "base"]), "{port}", browser=False)
-    with replacing(target) as temporary, launch() as browser, local_server(command, workbook.root, log, environment) as address:
+    with (
+        replacing(target) as temporary,
+        launch() as browser,
+        local_server(command, workbook.root, log, environment) as address,
+    ):
         viewport = {name: int(size / ZOOM) for name, size in zip(("width", "height"), SIZE, strict=True)}
         page = browser.new_page(viewport=viewport, device_scale_factor=ZOOM, locale="zh-CN")
         page.goto(address)
         page.get_by_role("button", name="发送").wait_for(timeout=PATIENCE * 1000)
         writer = imageio_ffmpeg.write_frames(
-            str(temporary), SIZE, fps=RATE, codec="libx264", quality=6, macro_block_size=16, output_params=["-f", "mp4"]
+            str(temporary),
+            SIZE,
+            fps=RATE,
+            codec="libx264",
+            quality=6,
+            macro_block_size=16,
+            output_params=["-f", "mp4"],
         )
         writer.send(None)
         try:

@@ -1,4 +1,6 @@
-"""Training that can be watched and stopped: a curve that grows, scores that rise, and buttons to stop and go on."""
+"""Training that can be watched and stopped: a curve that grows, scores that rise, and buttons to stop and go
+on.
+"""
 
 from __future__ import annotations
 
@@ -33,24 +35,35 @@ def describe(record: StepRecord) -> str:
 
 
 class TrainingPanel:
-    """Trains a run in a thread of its own, so that the buttons answer; `wait` joins it and shows the final curve.
+    """Trains a run in a thread of its own, so that the buttons answer; `wait` joins it and shows the final
+    curve.
 
-    While a cell is running, Jupyter hands no clicks to the kernel: the buttons work until `wait` is called, from then on ■ does.
+    While a cell is running, Jupyter hands no clicks to the kernel: the buttons work until `wait` is called,
+    from then on ■ does.
     """
 
     def __init__(self, run: Run) -> None:
         self.run, self.quiz = run, Quiz(run)
-        self.rows: list[dict[str, Any]] = [dict(row) for row in read_metrics(run.folder / "metrics.csv")] if run.checkpoint.exists() else []
+        self.rows: list[dict[str, Any]] = (
+            [dict(row) for row in read_metrics(run.folder / "metrics.csv")] if run.checkpoint.exists() else []
+        )
         self.record: StepRecord | None = None
         self.problem: BaseException | None = None
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
-        self.picture, self.status = widgets.Image(format="png", layout=widgets.Layout(max_width="100%")), widgets.HTML("还没有开始")
-        self.stop_button = widgets.Button(description="停止", button_style="danger", icon="stop", disabled=True)
+        self.picture, self.status = (
+            widgets.Image(format="png", layout=widgets.Layout(max_width="100%")),
+            widgets.HTML("还没有开始"),
+        )
+        self.stop_button = widgets.Button(
+            description="停止", button_style="danger", icon="stop", disabled=True
+        )
         self.go_button = widgets.Button(description="继续", icon="play", disabled=True)
         self.stop_button.on_click(lambda _: self.stopping.set())
         self.go_button.on_click(lambda _: self.start())
-        self.view = widgets.VBox([widgets.HBox([self.stop_button, self.go_button]), self.status, self.picture])
+        self.view = widgets.VBox(
+            [widgets.HBox([self.stop_button, self.go_button]), self.status, self.picture]
+        )
 
     def start(self) -> TrainingPanel:
         """Begin, or go on from the checkpoint."""
@@ -95,7 +108,9 @@ class TrainingPanel:
             self.picture.value = buffer.getvalue()
 
     def wait(self) -> None:
-        """Print progress until training ends; then show the curve and save it to figures/. ■ stops and keeps what was learnt."""
+        """Print progress until training ends; then show the curve and save it to figures/. ■ stops and keeps
+        what was learnt.
+        """
         shown, every = 0, max(1, len(self.run.source) // LINES)
         try:
             while self.thread is not None and self.thread.is_alive():
@@ -112,7 +127,9 @@ class TrainingPanel:
         rows = read_metrics(self.run.folder / "metrics.csv")
         if rows:
             path = save_figure(loss_figure(rows, read_quiz(self.run.folder)), self.run.workbook, "loss")
-            display(Image(filename=path, width=700))  # a Figure shows as a picture only once the inline backend is set up
+            display(
+                Image(filename=path, width=700)
+            )  # a Figure shows as a picture only once the inline backend is set up
             print(f"曲线已保存到 {path.relative_to(self.run.workbook.root).as_posix()}")
 
     def _repr_mimebundle_(self, **options: Any) -> dict:

@@ -1,4 +1,6 @@
-"""The class show: ask one or two models, see what fact the answer should rest on, and write down the verdict."""
+"""The class show: ask one or two models, see what fact the answer should rest on, and write down the
+verdict.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class Basis:
 
 
 class ClassShow(ChatPanel):
-    """A chat panel for the class: decoding sliders, a second model side by side, the fact behind the answer, verdict buttons."""
+    """A chat panel for the class: decoding sliders, a second model side by side, the fact behind the answer,
+    verdict buttons.
+    """
 
     def __init__(self, workbook: Workbook, runs: Sequence[str], presets: Sequence[str]) -> None:
         super().__init__(workbook, runs, presets)
@@ -64,16 +68,34 @@ class ClassShow(ChatPanel):
         self.second = widgets.Dropdown(options=["不比较", *runs], description="并排")
         self.asker = widgets.ToggleButtons(options=["本队", "别的队"], description="提问")
         self.temperature = widgets.FloatSlider(min=0, max=1.5, step=0.1, description="温度")
-        self.penalty = widgets.FloatSlider(value=Decoding().repetition_penalty, min=1, max=1.5, step=0.05, description="重复惩罚")
-        self.checking = widgets.Checkbox(
-            value=True, description="核对：说的不是表里有的，就说不知道", indent=False, layout=widgets.Layout(width="auto")
+        self.penalty = widgets.FloatSlider(
+            value=Decoding().repetition_penalty, min=1, max=1.5, step=0.05, description="重复惩罚"
         )
-        self.verdicts = [widgets.Button(description=name, button_style=style, disabled=True) for name, style in VERDICTS.items()]
+        self.checking = widgets.Checkbox(
+            value=True,
+            description="核对：说的不是表里有的，就说不知道",
+            indent=False,
+            layout=widgets.Layout(width="auto"),
+        )
+        self.verdicts = [
+            widgets.Button(description=name, button_style=style, disabled=True)
+            for name, style in VERDICTS.items()
+        ]
         for button in self.verdicts:
             button.on_click(lambda b: self.record(b.description))
         self.side, self.note = widgets.HTML(), widgets.HTML()
-        controls = widgets.HBox([self.second, self.asker, self.temperature, self.penalty, self.checking], layout=widgets.Layout(flex_flow="row wrap"))
-        self.view.children = (*self.view.children[:-1], controls, self.log, self.side, self.note, widgets.HBox(self.verdicts))
+        controls = widgets.HBox(
+            [self.second, self.asker, self.temperature, self.penalty, self.checking],
+            layout=widgets.Layout(flex_flow="row wrap"),
+        )
+        self.view.children = (
+            *self.view.children[:-1],
+            controls,
+            self.log,
+            self.side,
+            self.note,
+            widgets.HBox(self.verdicts),
+        )
 
     @cached_property
     def rules(self) -> Rules:
@@ -123,7 +145,16 @@ class ClassShow(ChatPanel):
         basis = self.basis([asked for asked, _ in self.turns], answer)
         fact = "" if basis.fact is None else f"{basis.fact.subject}|{basis.fact.attribute}|{basis.fact.value}"
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        row = (now, self.asker.value, question, self.answered_by, answer, fact, basis.matches(answer), verdict)
+        row = (
+            now,
+            self.asker.value,
+            question,
+            self.answered_by,
+            answer,
+            fact,
+            basis.matches(answer),
+            verdict,
+        )
         append_row(class_show_file(self.workbook), row)
         self.note.value = f"<p>已记录：{html.escape(verdict)}</p>"
         for button in self.verdicts:

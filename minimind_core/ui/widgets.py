@@ -25,26 +25,45 @@ def show_source(thing: Any) -> Code:
 
 
 def score_table(columns: dict[str, dict], names: dict[str, str]) -> pd.DataFrame:
-    """Runs by suites, from the scores of each: share, count and 95 % interval; a suite without questions is left out."""
+    """Runs by suites, from the scores of each: share, count and 95 % interval; a suite without questions is
+    left out.
+    """
 
     def cell(score: dict) -> str:
-        return f"{score['share']:.1%}（{score['right']}/{score['n']}，{score['low']:.1%}–{score['high']:.1%}）"
+        return (
+            f"{score['share']:.1%}（{score['right']}/{score['n']}，{score['low']:.1%}–{score['high']:.1%}）"
+        )
 
     shown = asked(columns.values(), names)
-    return pd.DataFrame({run: {label: cell(scores[key]) for key, label in shown.items()} for run, scores in columns.items()})
+    return pd.DataFrame(
+        {run: {label: cell(scores[key]) for key, label in shown.items()} for run, scores in columns.items()}
+    )
 
 
 def detail_table(result: dict, suite: str) -> pd.DataFrame:
     """Scores of a suite by kind of question, the weakest first."""
-    rows = {key.split("/", 1)[1]: score for key, score in result["details"].items() if key.startswith(f"{suite}/")}
-    table = pd.DataFrame(rows).T[["right", "n", "share"]].sort_values("share").astype({"right": int, "n": int})
-    return table.assign(share=table["share"].map("{:.1%}".format)).rename(columns={"right": "答对", "n": "题数", "share": "正确率"})
+    rows = {
+        key.split("/", 1)[1]: score for key, score in result["details"].items() if key.startswith(f"{suite}/")
+    }
+    table = (
+        pd.DataFrame(rows).T[["right", "n", "share"]].sort_values("share").astype({"right": int, "n": int})
+    )
+    return table.assign(share=table["share"].map("{:.1%}".format)).rename(
+        columns={"right": "答对", "n": "题数", "share": "正确率"}
+    )
 
 
-def comparison_table(compared: dict[str, dict[str, float]], first: str, second: str, names: dict[str, str]) -> pd.DataFrame:
+def comparison_table(
+    compared: dict[str, dict[str, float]], first: str, second: str, names: dict[str, str]
+) -> pd.DataFrame:
     """Suites by the questions that just one of two got right, and how likely chance alone does that."""
     rows = {
-        names[suite]: {"题数": test["n"], f"只有{first}对": test["only_first"], f"只有{second}对": test["only_second"], "p": f"{test['p']:.2g}"}
+        names[suite]: {
+            "题数": test["n"],
+            f"只有{first}对": test["only_first"],
+            f"只有{second}对": test["only_second"],
+            "p": f"{test['p']:.2g}",
+        }
         for suite, test in compared.items()
     }
     return pd.DataFrame(rows).T
@@ -56,14 +75,21 @@ def answer_table(answers: Sequence[dict], count: int = 12) -> pd.DataFrame:
     rows = []
     for answer in list(answers)[::step][:count]:
         question = " → ".join([*answer["before"], answer["question"]])
-        row = {"问题": question, "应包含": answer["expected"], "回答": answer["answer"], "判定": "✓" if answer["right"] else "✗"}
+        row = {
+            "问题": question,
+            "应包含": answer["expected"],
+            "回答": answer["answer"],
+            "判定": "✓" if answer["right"] else "✗",
+        }
         rows.append(row | {"核对之后": answer.get("checked", "")})
     table = pd.DataFrame(rows)
-    return table.drop(columns="核对之后") if len(rows) and not any(table["核对之后"]) else table
+    return table.drop(columns="核对之后") if rows and not any(table["核对之后"]) else table
 
 
 class Panel:
-    """A widget with a static HTML twin, which is shown where widgets are not alive (saved or untrusted notebooks)."""
+    """A widget with a static HTML twin, which is shown where widgets are not alive (saved or untrusted
+    notebooks).
+    """
 
     def __init__(self, widget: widgets.Widget, static: Callable[[], str]) -> None:
         self.widget, self.static = widget, static
@@ -87,7 +113,9 @@ class AnswerBrowser:
 
     def __init__(self, answers: Sequence[dict], suites: dict[str, str]) -> None:
         self.answers = list(answers)
-        self.suite = widgets.Dropdown(options=[("全部", ""), *((label, suite) for suite, label in suites.items())], description="测试")
+        self.suite = widgets.Dropdown(
+            options=[("全部", ""), *((label, suite) for suite, label in suites.items())], description="测试"
+        )
         self.detail = widgets.Dropdown(options=[("全部", "")], description="种类")
         self.verdict = widgets.ToggleButtons(options=list(self.VERDICTS), description="判定")
         self.words = widgets.Text(placeholder="问题或回答里的字", continuous_update=False, description="包含")
@@ -95,7 +123,9 @@ class AnswerBrowser:
         self.suite.observe(lambda _: self.offer_details(), "value")
         for control in (self.suite, self.detail, self.verdict, self.words):
             control.observe(lambda _: self.refresh(), "value")
-        controls = widgets.HBox([self.suite, self.detail, self.verdict, self.words], layout=widgets.Layout(flex_flow="row wrap"))
+        controls = widgets.HBox(
+            [self.suite, self.detail, self.verdict, self.words], layout=widgets.Layout(flex_flow="row wrap")
+        )
         self.view = widgets.VBox([controls, self.table])
         self.refresh()
 
@@ -132,7 +162,9 @@ def transcript(messages: Sequence[Message], note: str = "") -> str:
     """A dialogue as HTML, with a note below the last answer."""
     line = "<p style='margin:4px 0'><b>{}</b> {}</p>"
     names = {"user": "问：", "assistant": "答："}
-    shown = "".join(line.format(names[m["role"]], html.escape(m["content"])) for m in messages if m["role"] in names)
+    shown = "".join(
+        line.format(names[m["role"]], html.escape(m["content"])) for m in messages if m["role"] in names
+    )
     return shown + (f"<p style='margin:4px 0;color:#777'>{html.escape(note)}</p>" if note else "")
 
 
@@ -142,18 +174,25 @@ def withdrawn_note(answer: Answer) -> str:
 
 
 class ChatPanel:
-    """Text box, send button, preset questions and run selector; the answer appears word by word, the dialogue is remembered."""
+    """Text box, send button, preset questions and run selector; the answer appears word by word, the dialogue
+    is remembered.
+    """
 
     def __init__(self, workbook: Workbook, runs: Sequence[str], presets: Sequence[str]) -> None:
         self.workbook, self.load = workbook, lru_cache(maxsize=2)(lambda name: Assistant.load(workbook, name))
         self.messages: list[Message] = []
         self.run = widgets.Dropdown(options=list(runs), description="模型")
-        # sent once, when the box is left: while the kernel is busy, single letters would still be waiting when the button is clicked
-        self.box = widgets.Text(placeholder="请输入问题…", continuous_update=False, layout=widgets.Layout(width="60%"))
+        # sent once, when the box is left: while the kernel is busy, single letters would still be waiting
+        # when the button is clicked
+        self.box = widgets.Text(
+            placeholder="请输入问题…", continuous_update=False, layout=widgets.Layout(width="60%")
+        )
         self.send = widgets.Button(description="发送", button_style="primary")
         self.reset = widgets.Button(description="清空")
         self.log = widgets.HTML()
-        self.presets = [widgets.Button(description=q, tooltip=q, layout=widgets.Layout(width="auto")) for q in presets]
+        self.presets = [
+            widgets.Button(description=q, tooltip=q, layout=widgets.Layout(width="auto")) for q in presets
+        ]
         self.send.on_click(lambda _: self.ask(self.box.value))
         self.reset.on_click(lambda _: self.clear())
         for button in self.presets:
