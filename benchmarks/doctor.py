@@ -1,5 +1,6 @@
-"""`minimind doctor` on 100,000 rows beside a plain json + pydantic pass over the same file; writes
-report/results/benchmark_doctor.json.
+"""`minimind doctor` on 100,000 rows beside a plain json + pydantic pass over the same file.
+
+Writes report/results/benchmark_doctor.json.
 
 python benchmarks/doctor.py [--rows 100000]
 """

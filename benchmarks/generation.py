@@ -25,7 +25,7 @@ from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.exporting import export
 from minimind_core.modeling.lora import adapter_config, load_adapter
-from minimind_core.training.runs import adapter_file
+from minimind_core.training.run_files import adapter_file
 
 NEW, WARM, FEW, BATCH = (
     64,

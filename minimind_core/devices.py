@@ -29,8 +29,9 @@ def choose_device(name: str = "auto") -> torch.device:
 
 @cache
 def fast_bfloat16(kind: str) -> bool:
-    """Whether a device kind multiplies bfloat16 matrices in hardware; where it does not, bfloat16 is far
-    slower than float32.
+    """Whether a device kind multiplies bfloat16 matrices in hardware.
+
+    Where it does not, bfloat16 is far slower than float32.
     """
     if kind == "cpu":
         capabilities = torch.cpu.get_capabilities()

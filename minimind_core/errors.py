@@ -12,8 +12,9 @@ class WorkbookError(Exception):
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Run a script's main and leave with its status; a problem that the user can mend is one line on stderr,
-    status 1.
+    """Run a script's main and leave with its status.
+
+    A problem that the user can mend is one line on stderr, status 1.
     """
     try:
         sys.exit(main())

@@ -156,8 +156,9 @@ def ngram_texts(documents: list[pretraining.Document]) -> list[str]:
 
 
 def read_all(corpus: Path, work: Path, copies: int) -> list[pretraining.Document]:
-    """The corpus and its copying exercises; notes in the work folder what is trained on and what is held
-    out.
+    """The corpus and its copying exercises.
+
+    Notes in the work folder what is trained on and what is held out.
     """
     documents = list(pretraining.read_corpus(corpus))
     documents += pretraining.copy_exercises(documents, copies, seed=1)
@@ -263,8 +264,15 @@ def build_within_budget(
     return model.float().cpu(), course, ngram_texts(documents)
 
 
-def main() -> None:
-    """Parse arguments, train, measure, write."""
+def trained_on(notes: Path, facts: dict, device: torch.device) -> str:
+    """Machine and precision: of the notes that a budget run leaves, or else of this machine."""
+    if notes.is_file():
+        return f"{json.loads(notes.read_text(encoding='utf-8'))['device']}，bfloat16"
+    return f"{facts['platform']}，{facts['precision'] if device.type == 'cpu' else 'bfloat16'}"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line; plans have files of the same names, so that each gets a folder of its own."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -282,10 +290,16 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="cuda, mps, cpu or auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    arguments.work = arguments.work / arguments.plan  # plans have files of the same names
+    arguments.work = arguments.work / arguments.plan
     probe = arguments.plan.startswith("probe")
     arguments.out = arguments.out or (arguments.work / "out" if probe else Path("weights/base"))
+    return arguments
+
+
+def main() -> None:
+    """Train, measure, write."""
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     build = build_within_budget if "cuda" in arguments.plan else build_by_stages
     model, course, texts = build(arguments, device)
@@ -295,13 +309,7 @@ def main() -> None:
     save_base(model, tokenizer, arguments.out)
     write_hashes(arguments.work, arguments.out)
     facts = {"stages": course, **measure(arguments.work, model, tokenizer, texts)}
-    notes = folder / "facts.json"
-    trained_on = (
-        json.loads(notes.read_text(encoding="utf-8"))["device"] if notes.is_file() else facts["platform"]
-    )
-    facts["hardware"] = (
-        f"{trained_on}，{facts['precision'] if device.type == 'cpu' and not notes.is_file() else 'bfloat16'}"
-    )
+    facts["hardware"] = trained_on(folder / "facts.json", facts, device)
     if arguments.previous:
         facts["previous_bits_per_byte"] = compare_with(arguments.previous, arguments.work)
     write_card(arguments.out, facts)

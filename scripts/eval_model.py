@@ -22,7 +22,7 @@ from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import load_adapter, merge_lora
 from minimind_core.modeling.tokenizer import Message
-from minimind_core.training.runs import base_sha256, run_folder
+from minimind_core.training.run_files import base_sha256, run_folder
 
 MODES = {1: "full_sft", 2: "rlhf"}  # MiniMind's numbers for the base that a LoRA was trained on
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from minimind_core.config import load_workbook
-from minimind_core.experiments.runner import Experiment, perform
+from minimind_core.experiments.runner import perform
+from minimind_core.experiments.settings import Experiment
 from minimind_core.experiments.tables import experiment_table
 from minimind_core.modeling.checkpoint import load_base, save_base
 from minimind_core.modeling.minimind import MiniMind

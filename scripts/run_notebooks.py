@@ -27,8 +27,9 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 def make_scratch(folder: Path) -> Path:
-    """A project folder of its own, so that a trial never touches the real results; base and facts stay where
-    they are.
+    """A project folder of its own, so that a trial never touches the real results.
+
+    Base and facts stay where they are.
     """
     workbook = load_workbook(PROJECT)
     folder = folder.resolve()

@@ -10,7 +10,7 @@ from pathlib import Path
 from minimind_core.config import load_workbook
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.scoring import load_results
-from minimind_core.experiments.runner import in_group
+from minimind_core.experiments.results import in_group
 from minimind_core.files import write_text
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -157,8 +157,9 @@ def seeds(root: Path, language: int) -> str:
 
 
 def speed(root: Path, language: int) -> str:
-    """The rivals of both benchmarks, each of which ran them on one machine, one after the other; whoever
-    could not run is left out.
+    """The rivals of both benchmarks, each of which ran them on one machine, one after the other.
+
+    Whoever could not run is left out.
     """
     folder = load_workbook(root).results
     training, answering = (

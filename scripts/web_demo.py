@@ -1,5 +1,6 @@
-"""The course's web page: `streamlit run web_demo.py`. Pick a run, ask, read the answer; nothing leaves this
-computer.
+"""The course's web page: `streamlit run web_demo.py`. Pick a run, ask, read the answer.
+
+Nothing leaves this computer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import streamlit as st
 from minimind_core.config import load_workbook
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
-from minimind_core.training.runs import trained_runs
+from minimind_core.training.run_files import trained_runs
 from minimind_core.ui.widgets import withdrawn_note
 
 workbook = load_workbook(Path(__file__).resolve().parents[1])

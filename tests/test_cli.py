@@ -235,7 +235,8 @@ def test_a_killed_run_resumes_to_the_same_adapter_and_log(trained):
     """The process dies between two checkpoints: no cleaning up runs, and the log is ahead of the checkpoint."""
     from minimind_core.config import load_workbook
     from minimind_core.training import trainer
-    from minimind_core.training.runs import log_step, prepare_run, read_metrics
+    from minimind_core.training.run_files import log_step, read_metrics
+    from minimind_core.training.runs import prepare_run
 
     folder = trained / "runs" / "killed"
     killed = prepare_run(load_workbook(trained), "killed")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimind_core.conversations import doctor
+from minimind_core.conversations import doctor, repairing
 from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
 from minimind_core.conversations.similarity import jaccard, near_duplicates, repetitions, shingles
 
@@ -84,7 +84,7 @@ def test_fixing_never_touches_the_input_and_keeps_what_can_be_mended(tmp_path):
         + line("国标", "码").encode("gb18030")
     )
     before = path.read_bytes()
-    kept, dropped = doctor.fix(path, out)
+    kept, dropped = repairing.fix(path, out)
     assert path.read_bytes() == before and kept + dropped == len(FAULTS) + 2
     pairs = {(row.question, row.answer) for row in read_conversations(out)}
     assert {("网页一", "段落"), ("注释", "生于北京。"), ("甲", "乙"), ("国标", "码"), ("矛盾", "甲")} <= pairs
@@ -98,8 +98,8 @@ contents = st.text(alphabet=st.sampled_from("你好<p>&amp;[1]\u200b ab|《》\n
 def test_fixing_twice_is_fixing_once(tmp_path_factory, pairs):
     folder = tmp_path_factory.mktemp("fix")
     (folder / "a.jsonl").write_text("\n".join(line(q, a) for q, a in pairs), encoding="utf-8")
-    doctor.fix(folder / "a.jsonl", folder / "b.jsonl")
-    doctor.fix(folder / "b.jsonl", folder / "c.jsonl")
+    repairing.fix(folder / "a.jsonl", folder / "b.jsonl")
+    repairing.fix(folder / "b.jsonl", folder / "c.jsonl")
     assert (folder / "b.jsonl").read_bytes() == (folder / "c.jsonl").read_bytes()
 
 
@@ -176,4 +176,4 @@ def test_the_persona_may_say_its_own_name():
 def test_what_is_no_text_is_dropped_not_spelt_out(tmp_path):
     turns = [{"role": "user", "content": "问"}, {"role": "assistant", "content": None}]
     (tmp_path / "a.jsonl").write_text(json.dumps({"conversations": turns}), encoding="utf-8")
-    assert doctor.fix(tmp_path / "a.jsonl", tmp_path / "b.jsonl") == (0, 1)
+    assert repairing.fix(tmp_path / "a.jsonl", tmp_path / "b.jsonl") == (0, 1)

@@ -17,18 +17,10 @@ from minimind_core.cli import main
 from minimind_core.config import PROFILES, Mix
 from minimind_core.conversations.schema import dialogue
 from minimind_core.errors import WorkbookError
-from minimind_core.experiments import matrix, runner
-from minimind_core.experiments.runner import (
-    Experiment,
-    content_hash,
-    finished,
-    load_experiments,
-    perform,
-    resolve,
-    result_file,
-    sized,
-    thinned,
-)
+from minimind_core.experiments import matrix, results, runner
+from minimind_core.experiments.results import content_hash, finished, result_file
+from minimind_core.experiments.runner import perform, thinned
+from minimind_core.experiments.settings import Experiment, load_experiments, resolve, sized
 from minimind_core.modeling.checkpoint import save_base
 
 TINY = Experiment(
@@ -125,9 +117,9 @@ def test_what_decides_a_result_changes_its_hash(workbook):
 
 def test_results_on_another_base_are_left_out(workbook, tokenizer):
     perform(workbook, TINY)
-    assert list(runner.load_experiment_results(workbook)) == ["tiny"]
+    assert list(results.load_experiment_results(workbook)) == ["tiny"]
     save_base(random_model(seed=9), tokenizer, workbook.base)
-    assert runner.load_experiment_results(workbook) == {}
+    assert results.load_experiment_results(workbook) == {}
 
 
 def test_a_result_is_kept_until_something_it_depends_on_changes(workbook):

@@ -212,7 +212,7 @@ def test_peft_gives_the_same_logits(tmp_path, tokenizer, config, own):
     with torch.no_grad():
         for tensor in lora_state(model).values():
             tensor.normal_(std=0.1)
-    exporting.export("peft", model, tokenizer, own, tmp_path / "base", tmp_path / "peft")
+    exporting.export("peft", exporting.Source(model, tokenizer, own, tmp_path / "base"), tmp_path / "peft")
     theirs = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32), tmp_path / "peft"
     )
@@ -222,7 +222,7 @@ def test_peft_gives_the_same_logits(tmp_path, tokenizer, config, own):
 def test_an_adapter_goes_to_minimind_and_back(tmp_path, tokenizer):
     model = with_adapter()
     before = model(TOKENS)
-    files = exporting.export("pth", model, tokenizer, LORA, tmp_path, tmp_path)
+    files = exporting.export("pth", exporting.Source(model, tokenizer, LORA, tmp_path), tmp_path)
     assert [path.name for path in files] == ["lora_64.pth", "merged_64.pth"]
     tensors = torch.load(files[0], weights_only=True)
     assert tensors["model.layers.0.self_attn.q_proj.lora.A.weight"].shape == (3, 64)
@@ -246,7 +246,7 @@ def test_gguf_holds_shape_tokenizer_and_every_parameter(tmp_path, request, confi
 
     model = with_adapter(config)
     tokenizer = request.getfixturevalue(kind)
-    (path,) = exporting.export("gguf", model, tokenizer, LORA, tmp_path, tmp_path)
+    (path,) = exporting.export("gguf", exporting.Source(model, tokenizer, LORA, tmp_path), tmp_path)
     reader = GGUFReader(path)
     stored = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
     assert sum(t.numel() for t in stored.values()) == sum(p.numel() for p in model.parameters())
@@ -262,7 +262,7 @@ def test_gguf_holds_shape_tokenizer_and_every_parameter(tmp_path, request, confi
 def test_merged_export_equals_the_adapter(tmp_path, tokenizer):
     model = with_adapter()
     before = model(TOKENS)
-    exporting.export("hf", model, tokenizer, LORA, tmp_path, tmp_path)
+    exporting.export("hf", exporting.Source(model, tokenizer, LORA, tmp_path), tmp_path)
     merged, _ = load_base(tmp_path)
     assert (merged(TOKENS) - before).abs().max() < 0.3 and exporting.largest_difference(
         merged, merge_lora(model)

@@ -10,7 +10,8 @@ from minimind_core.collection.facts import Fact, read_facts, write_facts
 from minimind_core.config import Draws
 from minimind_core.conversations import mixing
 from minimind_core.conversations.mixing import space_of
-from minimind_core.conversations.space import Space, bare, fact_rows
+from minimind_core.conversations.phrasing import bare
+from minimind_core.conversations.space import Space, fact_rows
 from minimind_core.conversations.unknown import Unknown, unknown_rows
 from minimind_core.conversations.wordings import (
     WAYS,

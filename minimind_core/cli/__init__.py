@@ -89,7 +89,7 @@ def add_check_option(sub: argparse.ArgumentParser) -> None:
 
 
 def add_model_verbs(verb: Verb) -> None:
-    """Verbs that train, score, talk and convert."""
+    """Verbs that train and score."""
     sub = verb("train", "models", "LoRA 微调")
     sub.add_argument("--profile", choices=PROFILES, help="训练规模（默认取 workbook.toml）")
     sub.add_argument("--data", type=Path, help="训练文件（默认 dataset/train.jsonl）")
@@ -107,6 +107,15 @@ def add_model_verbs(verb: Verb) -> None:
         help="按 experiments.toml 里的一项训练并打分（run01…run10、data5 等），运行名就是它",
     )
     add_experiment_options(sub)
+    add_experiments_verb(verb)
+    sub = verb("evaluate", "models", "在全部测试题上打分")
+    sub.add_argument("--profile", choices=PROFILES, help="题量（默认取 workbook.toml）")
+    sub.add_argument("--json", type=Path, help="另存全部分数和回答")
+    verb("runs", "models", "列出全部运行的设置和得分，另存 report/results/runs.csv", run=False)
+
+
+def add_experiments_verb(verb: Verb) -> None:
+    """The verb for many experiments."""
     sub = verb("experiments", "experiments", "成批运行实验；已有且没有变动的不重跑", run=False)
     sub.add_argument(
         "names",
@@ -124,10 +133,10 @@ def add_model_verbs(verb: Verb) -> None:
         help="Dask 调度器的地址，例如 tcp://10.0.0.1:8786；各机器共享项目目录",
     )
     add_experiment_options(sub)
-    sub = verb("evaluate", "models", "在全部测试题上打分")
-    sub.add_argument("--profile", choices=PROFILES, help="题量（默认取 workbook.toml）")
-    sub.add_argument("--json", type=Path, help="另存全部分数和回答")
-    verb("runs", "models", "列出全部运行的设置和得分，另存 report/results/runs.csv", run=False)
+
+
+def add_talk_verbs(verb: Verb) -> None:
+    """Verbs that answer questions."""
     sub = verb("ask", "models", "回答一个文件里的问题，输出 JSONL")
     sub.add_argument("--questions", type=Path, required=True, help="每行一个问题，或 JSONL")
     sub.add_argument("--out", type=Path, help="输出文件（默认打印）")
@@ -146,12 +155,13 @@ def add_model_verbs(verb: Verb) -> None:
     sub = verb("show", "show", "课堂展示的网页（Voilà），在本机浏览器里打开")
     sub.add_argument("--port", type=int, default=8866, help="端口（默认 8866）")
     sub.add_argument("--no-browser", action="store_true", help="不自动打开浏览器")
+
+
+def add_exchange_verbs(verb: Verb) -> None:
+    """Verbs that take and give weights."""
     sub = verb("export", "models", "导出成别的程序能用的格式")
     sub.add_argument(
-        "--format",
-        choices=("hf", "peft", "pth", "gguf"),
-        required=True,
-        help="transformers、PEFT、MiniMind 的 .pth 或 GGUF",
+        "--format", metavar="FORMAT", required=True, help="hf（transformers）、peft、pth（MiniMind）或 gguf"
     )
     sub.add_argument("--out", type=Path, help="输出文件夹（默认 out/运行名_格式）")
     sub = verb("download", "models", "下载官方 MiniMind 权重", run=False)
@@ -180,6 +190,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_data_verbs(verb)
     add_model_verbs(verb)
+    add_talk_verbs(verb)
+    add_exchange_verbs(verb)
     verb("report", "reports", "生成 PDF 报告")
     verb("demo", "reports", "录制运行示例.mp4：模型回答课堂展示的问题")
     sub = verb("submit", "reports", "打包要提交的 zip；还不能交时说明原因")

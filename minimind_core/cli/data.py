@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -11,9 +13,10 @@ from minimind_core.collection.facts import Fact, read_facts, write_facts
 from minimind_core.collection.kdconv import agrees, compare, fetch_kdconv, read_kdconv
 from minimind_core.collection.sites import parse_page
 from minimind_core.config import PROFILES, Workbook
-from minimind_core.conversations.doctor import capacity, examine, fix, leaks, summarize
+from minimind_core.conversations.doctor import Capacity, capacity, examine, leaks, summarize
 from minimind_core.conversations.mixing import book_of, dataset_file, write_dataset
 from minimind_core.conversations.recipes import RECIPES, build_recipe
+from minimind_core.conversations.repairing import fix
 from minimind_core.conversations.schema import read_conversations
 from minimind_core.conversations.wordings import wordings_template
 from minimind_core.errors import WorkbookError
@@ -84,14 +87,7 @@ def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
 
     model, tokenizer = load_base(workbook.base)
     if arguments.fix:
-        if len(arguments.files) != 1 or arguments.fix.resolve() == arguments.files[0].resolve():
-            raise WorkbookError("--fix 一次修一个文件，并且要写到另一个文件名。")
-        kept, dropped = fix(arguments.files[0], arguments.fix, workbook.persona.name)
-        print(
-            f"{arguments.fix}: 保留 {kept} 行，去掉 {dropped} 行；"
-            "原文件没有改动。下面是修好的文件里还剩的问题。"
-        )
-        arguments.files = [arguments.fix]
+        arguments.files = [repair(workbook, arguments.files, arguments.fix)]
     findings = []
     for path in tqdm(arguments.files, desc="检查", unit="个文件", disable=None):
         findings += examine(
@@ -100,13 +96,9 @@ def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
             own=workbook.persona.name,
         )
     train = dataset_file(workbook, "train")
-    if train.is_file():
-        findings += [
-            f
-            for path in arguments.files
-            if path.stem.endswith("_test")
-            for f in leaks(path, read_conversations(train))
-        ]
+    for path in arguments.files if train.is_file() else ():
+        if path.stem.endswith("_test"):
+            findings += leaks(path, read_conversations(train))
     for finding in findings[: arguments.limit]:
         print(finding)
     errors = sum(finding.error for finding in findings)
@@ -115,11 +107,23 @@ def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
     print(f"共 {errors} 个错误，{len(findings) - errors} 个提醒。")
     profile = PROFILES[workbook.profile]
     for path in [path for path in arguments.files if path.stem == "train" and not errors]:
-        meter = capacity(read_conversations(path), lora_size(profile.lora, model.config), profile.epochs)
-        print(
-            f"{path}: 回答约 {meter.bits:,} 比特，适配器 {meter.parameters:,} "
-            f"个参数，占容量的 {meter.load:.0%}。"
-        )
-        print(f"最少见的事实全程出现 {meter.fewest} 次。")
-        print("".join(f"提醒：{text}\n" for text in meter.warnings()), end="")
+        rows = read_conversations(path)
+        print_capacity(path, capacity(rows, lora_size(profile.lora, model.config), profile.epochs))
     return 1 if errors else 0
+
+
+def repair(workbook: Workbook, files: Sequence[Path], out: Path) -> Path:
+    """Write the one file's good rows, repaired, to `out`, and say how many there are."""
+    if len(files) != 1 or out.resolve() == files[0].resolve():
+        raise WorkbookError("--fix 一次修一个文件，并且要写到另一个文件名。")
+    kept, dropped = fix(files[0], out, workbook.persona.name)
+    print(f"{out}: 保留 {kept} 行，去掉 {dropped} 行；原文件没有改动。下面是修好的文件里还剩的问题。")
+    return out
+
+
+def print_capacity(path: Path, meter: Capacity) -> None:
+    """How much the answers of a training file are for the adapter."""
+    size = f"回答约 {meter.bits:,} 比特，适配器 {meter.parameters:,} 个参数，占容量的 {meter.load:.0%}。"
+    print(f"{path}: {size}")
+    print(f"最少见的事实全程出现 {meter.fewest} 次。")
+    print("".join(f"提醒：{text}\n" for text in meter.warnings()), end="")

@@ -10,7 +10,9 @@ from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.ledger import OUTCOMES
 from minimind_core.experiments.matrix import perform_all
-from minimind_core.experiments.runner import Experiment, finished, load_experiments, perform, result_file
+from minimind_core.experiments.results import finished, result_file
+from minimind_core.experiments.runner import perform
+from minimind_core.experiments.settings import Experiment, load_experiments
 
 
 def train_experiment(workbook: Workbook, arguments: argparse.Namespace) -> int:

@@ -22,7 +22,8 @@ from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import adapter_config, load_adapter, lora_state
 from minimind_core.training.parallel import is_first, process_group
-from minimind_core.training.runs import Run, adapter_file, prepare_run
+from minimind_core.training.run_files import adapter_file
+from minimind_core.training.runs import Run, prepare_run
 from minimind_core.training.tracking import Log, tracking
 
 
@@ -53,8 +54,9 @@ def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
 def show_training(
     run: Run, log: Log, every: int = 0, save: Callable[[dict[str, Tensor]], None] | None = None
 ) -> None:
-    """Train with a progress bar, or with lines where there is no terminal; `save` gets the adapter `every` so
-    many steps.
+    """Train with a progress bar, or with lines where there is no terminal.
+
+    `save` gets the adapter `every` so many steps.
     """
     if not is_first():
         deque(run.train(), maxlen=0)
@@ -112,9 +114,8 @@ def export(workbook: Workbook, arguments: argparse.Namespace) -> int:
     model, tokenizer = load_base(workbook.base)
     load_adapter(path, model)
     folder = arguments.out or workbook.root / "out" / f"{arguments.run}_{arguments.format}"
-    for written in exporting.export(
-        arguments.format, model, tokenizer, adapter_config(path), workbook.base, folder
-    ):
+    source = exporting.Source(model, tokenizer, adapter_config(path), workbook.base)
+    for written in exporting.export(arguments.format, source, folder):
         print(f"{written}（{written.stat().st_size / 1e6:.1f} MB）")
     return 0
 

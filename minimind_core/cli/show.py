@@ -6,7 +6,7 @@ import argparse
 import subprocess
 
 from minimind_core.config import Workbook
-from minimind_core.training.runs import adapter_file, trained_runs
+from minimind_core.training.run_files import adapter_file, trained_runs
 from minimind_core.ui.page import page_command, page_notebook
 
 

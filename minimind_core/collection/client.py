@@ -110,8 +110,9 @@ class PoliteClient:
         self.http.close()
 
     def get(self, url: str) -> Page:
-        """The page, from the cache while that is fresh; a stale copy is revalidated, and used when the server
-        is gone.
+        """The page, from the cache while that is fresh.
+
+        A stale copy is revalidated, and used when the server is gone.
         """
         stored, age = self._cached(url)
         if stored and age < self.limits.fresh_seconds:
@@ -143,8 +144,9 @@ class PoliteClient:
         return page
 
     def _follow(self, url: str, headers: dict[str, str], robots: bool = True) -> tuple[httpx.Response, bytes]:
-        """Request with redirects, each of which is checked as the first address was; robots.txt itself asks
-        no robots.txt.
+        """Request with redirects, each of which is checked as the first address was.
+
+        Robots.txt itself asks no robots.txt.
         """
         seen = [url]
         while True:
@@ -215,8 +217,9 @@ class PoliteClient:
         return max(self.limits.delay, min(30.0, float(asked or 0)))
 
     def _allowed(self, url: str) -> bool:
-        """What robots.txt says; a site without one (4xx) allows everything, one that fails to answer allows
-        nothing.
+        """What robots.txt says.
+
+        A site without one (4xx) allows everything, one that fails to answer allows nothing.
         """
         parts = urlsplit(url)
         if parts.netloc not in self.robots:

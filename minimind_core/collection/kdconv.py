@@ -63,8 +63,9 @@ def read_kdconv(path: Path) -> list[Dialogue]:
 
 
 def fetch_kdconv(client: PoliteClient, address: str, folder: Path) -> list[Path]:
-    """Download the three files ({split} in the address) and check that each can be read; returns their
-    paths.
+    """Download the three files ({split} in the address) and check that each can be read.
+
+    Returns their paths.
     """
     paths = []
     for split in SPLITS:

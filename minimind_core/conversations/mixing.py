@@ -19,8 +19,9 @@ from minimind_core.conversations.identity import (
     refusal_answers,
     small_talk,
 )
+from minimind_core.conversations.phrasing import Pair
 from minimind_core.conversations.schema import Conversation
-from minimind_core.conversations.space import Pair, Space, converse, fact_rows, unseen_rows
+from minimind_core.conversations.space import Space, converse, fact_rows, unseen_rows
 from minimind_core.conversations.unknown import unknown_rows
 from minimind_core.conversations.wordings import Book, load_book
 from minimind_core.files import write_jsonl, write_text
@@ -54,8 +55,9 @@ def space_of(workbook: Workbook, facts: Sequence[Fact], seed: int) -> Space:
 
 
 def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
-    """Questions about the model itself, bare and amid other words; those of intent `follow` come after a
-    question about a fact.
+    """Questions about the model itself, bare and amid other words.
+
+    Those of intent `follow` come after a question about a fact.
     """
     rng, persona = random.Random(workbook.seed), workbook.persona
     rows = []
@@ -87,8 +89,9 @@ def everyday_rows(workbook: Workbook, number: int) -> list[Conversation]:
 
 
 def mix(parts: Sequence[tuple[Sequence[Conversation], int]], seed: int) -> list[Conversation]:
-    """Every part repeated as often as said, all shuffled; `meta.copy` numbers deliberate repetitions from
-    2.
+    """Every part repeated as often as said, all shuffled.
+
+    `meta.copy` numbers deliberate repetitions from 2.
     """
     mixed = [row for rows, times in parts for row in rows for _ in range(times)]
     random.Random(seed).shuffle(mixed)
@@ -102,8 +105,9 @@ def mix(parts: Sequence[tuple[Sequence[Conversation], int]], seed: int) -> list[
 
 
 def mixed_parts(splits: Splits, ratio: Mix) -> list[tuple[Sequence[Conversation], int]]:
-    """The training parts with their counts; a question that two parts answer differently belongs to the
-    first.
+    """The training parts with their counts.
+
+    A question that two parts answer differently belongs to the first.
     """
     parts = [(splits["qa_train"], ratio.fact)] + [(splits[name], getattr(ratio, name)) for name in PARTS[1:]]
     taken: set = set()
@@ -175,8 +179,9 @@ def sample_card(splits: Splits) -> str:
 
 
 def write_dataset(workbook: Workbook) -> dict[str, int]:
-    """Write dataset/*.jsonl and samples.md, and return the rows of each file; the same settings give the same
-    bytes.
+    """Write dataset/*.jsonl and samples.md, and return the rows of each file.
+
+    The same settings give the same bytes.
     """
     splits = build_splits(workbook)
     for name in FILES:

@@ -140,17 +140,15 @@ RECIPES: dict[str, tuple[str, Callable[[Workbook, Sequence[Dialogue]], Rows]]] =
         "music_data4 换成完整的身份数据，打乱",
         lambda w, d: shuffled(without_fragments(asked(d)) + all_identities(w), w),
     ),
-    "music_data5": (
-        "只留四位歌手，15 × 问答 + 4 × 身份，打乱",
-        lambda w, d: shuffled(four_singers(w, d), w),
-    ),
+    "music_data5": ("只留四位歌手，15 × 问答 + 4 × 身份，打乱", lambda w, d: shuffled(four_singers(w, d), w)),
     "medical": ("健康问答，没有身份", lambda w, d: health_rows(w)),
 }
 
 
 def kdconv_dialogues(workbook: Workbook, kdconv: Sequence[Path] = ()) -> list[Dialogue]:
-    """All dialogues of KdConv files; by default those in dataset/raw/kdconv, or else the sample in
-    dataset/.
+    """All dialogues of KdConv files.
+
+    By default those in dataset/raw/kdconv, or else the sample in dataset/.
     """
     raw = workbook.root / "dataset"
     files = kdconv or sorted((raw / "raw" / "kdconv").glob("*.json")) or [raw / "kdconv_sample.json"]
@@ -189,8 +187,9 @@ def spread(rows: Rows, count: int, least: int = 12) -> Rows:
 def build_recipe(
     workbook: Workbook, name: str, kdconv: Sequence[Path] = (), limit: int | None = None
 ) -> tuple[Path, int]:
-    """Write dataset/raw/NAME.jsonl from KdConv files and return it with its rows; `limit` keeps so many
-    besides identity.
+    """Write dataset/raw/NAME.jsonl from KdConv files and return it with its rows.
+
+    `limit` keeps so many besides identity.
 
     The folder is not published: KdConv's sentences stay with those who downloaded them.
     """

@@ -105,8 +105,9 @@ def iterate_conversations(path: Path) -> Iterator[tuple[int, Conversation | str]
 
 
 def stream_conversations(path: Path) -> Iterator[Conversation]:
-    """The conversations of a file one after the other; the first bad line is reported with file and line, and
-    so is an empty file.
+    """The conversations of a file one after the other.
+
+    The first bad line is reported with file and line, and so is an empty file.
     """
     item = None
     for number, item in iterate_conversations(path):

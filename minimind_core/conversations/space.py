@@ -1,50 +1,24 @@
-"""The space of questions: wording × frame, head or tail × title style × way of asking, from which rows are
-drawn.
-"""
+"""The space of questions: wording × frame, head or tail × title style × way of asking, and its draws."""
 
 from __future__ import annotations
 
-import random
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from minimind_core.collection.facts import Fact
 from minimind_core.config import Draws
+from minimind_core.conversations.phrasing import Pair, Phrasing, bare
 from minimind_core.conversations.schema import Conversation, Turn
-from minimind_core.conversations.wordings import ALIASES, OWN_SHARE, Book, Wordings, data_table, fill, state
-from minimind_core.texts import spellings
+from minimind_core.conversations.wordings import state
 
-FRAME, HEAD, TAIL = 0.25, 0.2, 0.17  # shares of the questions inside a frame, after a head, before a tail
-UNPUNCTUATED = 0.15  # of the questions lose their final mark
-BARE_TITLE, BARE_VALUE = 0.55, 0.5  # of the titles stand without 《》
-RESPELLED = 0.4  # of the years and dates in questions are typed in a shorter way
-ALIAS = 0.15  # of the questions call a subject by another of its names, or by both
-FAMILIAR = 0.1  # of the people are called in a familiar way, with their name
-OWNED = 0.2  # of the titles come with the name of somebody whom another fact connects with them
-OWNERS = ("{o}的{s}", "{o}的{s}", "{o}那首{s}", "{o}那张{s}", "{o}{s}", "{s}（{o}）")
-SLIP = 0.04  # of the questions have one character mistyped
-RARE, RARE_TIMES = (
-    10,
-    3,
-)  # an attribute of fewer subjects than this gets so many times the draws: it is seen too seldom
+# an attribute of fewer subjects than RARE gets RARE_TIMES the draws: it is seen too seldom
+RARE, RARE_TIMES = 10, 3
 EARLIER = (0.55, 0.3, 0.15)  # shares of the follow-ups that come after one, two or three questions
 FROM_VALUE = 0.12  # of the dialogues begin with a question from a value to its subject
 PRONOUN = 0.5  # of the follow-ups are questions of any way with a pronoun for the subject
 PRONOUN_WAYS = ("ask", "ask", "ask", "confirm", "doubt", "either")
 LEADING = 0.6  # of the follow-ups, where possible, are about the answer before
 SMALL_TALK = 0.15  # of the follow-ups come after an everyday remark
-Pair = tuple[str, str]  # a question and its answer
-
-
-def title(name: str) -> bool:
-    """Whether a name is a work's title."""
-    return name.startswith("《")
-
-
-def bare(name: str) -> str:
-    """A title without its marks."""
-    return name.strip("《》")
 
 
 def converse(pairs: Sequence[Pair], **meta: str) -> Conversation:
@@ -57,149 +31,8 @@ def converse(pairs: Sequence[Pair], **meta: str) -> Conversation:
     return Conversation(conversations=tuple(turns), meta=meta)
 
 
-class Space:
-    """Draws questions about a table of facts; the same seed draws the same ones."""
-
-    def __init__(
-        self,
-        facts: Sequence[Fact],
-        book: Book,
-        seed: int,
-        small_talk: Sequence[Pair] = (),
-        draws: Draws | None = None,
-    ) -> None:
-        self.facts, self.book, self.small_talk = facts, book, small_talk
-        self.draws = draws or Draws()
-        self.rng = random.Random(seed)
-        self.general = data_table("forms")
-        self.frames = [*self.general["frames"], *book.frames]
-        self.familiar = [*self.general["familiar"], *book.familiar]
-        self.slips = {a: b for pair in self.general["slips"] for a, b in (pair, pair[::-1])}
-        self.of_subject: dict[str, list[Fact]] = defaultdict(list)
-        self.of_attribute: dict[str, list[Fact]] = defaultdict(list)
-        self.leading_to: dict[str, list[Fact]] = defaultdict(
-            list
-        )  # facts whose value is another fact's subject
-        for fact in facts:
-            self.of_subject[fact.subject].append(fact)
-            self.of_attribute[fact.attribute].append(fact)
-            self.leading_to[bare(fact.value)].append(fact)
-        self.holders = Counter((fact.attribute, fact.value) for fact in facts)
-        self.owners: dict[str, dict[str, str]] = defaultdict(dict)  # of titles: attribute and person
-        for fact in facts:
-            if title(fact.subject) and not title(fact.value) and fact.value in self.of_subject:
-                self.owners[fact.subject][fact.attribute] = fact.value
-        self.aliases = {f.subject: f.value for f in facts if f.attribute in ALIASES and not title(f.subject)}
-
-    # ---- a question's words
-
-    def pick(self, words: Wordings, way: str) -> str:
-        """A form of the attribute's own, or a general one; empty if there is none."""
-        own, general = words.own.get(way, ()), words.general.get(way, ())
-        if self.draws.wordings and own:
-            own, general = own[: self.draws.wordings], ()
-        forms = own if own and (not general or self.rng.random() < OWN_SHARE) else general
-        return self.slip(self.rng.choice(forms)).replace("{a}", self.rng.choice(words.names)) if forms else ""
-
-    def slip(self, form: str) -> str:
-        """The form, once in a while with a character mistyped; names are put in later and stay as they
-        are.
-        """
-        places = [i for i, letter in enumerate(form) if letter in self.slips]
-        if places and self.draws.dressed and self.rng.random() < SLIP:
-            i = self.rng.choice(places)
-            form = form[:i] + self.slips[form[i]] + form[i + 1 :]
-        return form
-
-    def dress(self, question: str) -> str:
-        """A question amid other words, with or without its final mark."""
-        if not self.draws.dressed:
-            return question
-        chance, bare_question = self.rng.random(), question.rstrip("？?。")
-        if chance < FRAME:
-            question = self.rng.choice(self.frames).replace("{q}", bare_question)
-        elif chance < FRAME + HEAD:
-            question = self.rng.choice(self.general["heads"]) + question
-        elif chance < FRAME + HEAD + TAIL and not question.endswith("_"):
-            question = bare_question + self.rng.choice(self.general["tails"])
-        return question.rstrip("？?。！!") or question if self.rng.random() < UNPUNCTUATED else question
-
-    def name(self, subject: str, attribute: str = "") -> str:
-        """A subject as people type it, when they ask for the attribute."""
-        if not self.draws.dressed:
-            return subject
-        if title(subject):
-            name = bare(subject) if self.rng.random() < BARE_TITLE else subject
-            owners = self.owners.get(subject, {})
-            owned = owners and attribute not in owners and self.rng.random() < OWNED
-            owner = self.rng.choice(list(owners.values())) if owned else ""
-            return self.rng.choice(OWNERS).replace("{o}", owner).replace("{s}", name) if owner else name
-        alias = self.aliases.get(subject)
-        if self.rng.random() < FAMILIAR and self.is_person(subject):
-            return self.rng.choice(self.familiar).replace("{s}", subject).replace("{l}", subject[-1])
-        if not alias or self.rng.random() >= ALIAS:
-            return subject
-        return self.rng.choice((alias, alias, alias.lower(), alias.split()[0] + subject))
-
-    def is_person(self, subject: str) -> bool:
-        """Whether a subject looks like somebody's name."""
-        return 2 <= len(subject) <= 4 and subject[0] in data_table("unknown")["surnames"]
-
-    def value(self, value: str) -> str:
-        """A value as people type it."""
-        if not self.draws.dressed:
-            return value
-        if title(value):
-            return bare(value) if self.rng.random() < BARE_VALUE else value
-        return self.rng.choice(spellings(value)) if self.rng.random() < RESPELLED else value
-
-    def other_value(self, fact: Fact) -> str:
-        """A wrong value of the same attribute, or of one of the same kind."""
-        others = [f.value for f in self.of_attribute[fact.attribute] if f.value != fact.value]
-        if not others:
-            kind = self.book[fact.attribute].kind
-            others = [
-                f.value for f in self.facts if f.value != fact.value and self.book[f.attribute].kind == kind
-            ]
-        return self.rng.choice(others) if others else ""
-
-    def other_subject(self, fact: Fact) -> str:
-        """Another subject that has the attribute; empty if there is none."""
-        others = [f.subject for f in self.of_attribute[fact.attribute] if f.subject != fact.subject]
-        return self.rng.choice(others) if others else ""
-
-    def pronoun(self, fact: Fact) -> str:
-        """A word that stands for the fact's subject."""
-        own = self.book[fact.attribute].pronouns
-        return self.rng.choice(
-            own or self.general["pronouns"]["person" if self.is_person(fact.subject) else "thing"]
-        )
-
-    def question(self, fact: Fact, way: str, name: str | None = None) -> str:
-        """One question about a fact, not yet dressed, with `name` for its subject; empty if it cannot be
-        asked that way.
-        """
-        words = self.book[fact.attribute]
-        form = self.pick(words, way)
-        wrong = self.other_subject(fact) if way == "reverse" else self.other_value(fact)
-        if not form or ("{w}" in form and not wrong):
-            return ""
-        if name is not None:
-            form = form.replace("《{s}》", "{s}")
-        elif way == "reverse" or fact.attribute in ALIASES:
-            name = fact.subject  # its alias would give the answer away
-        else:
-            name = self.name(fact.subject, fact.attribute)
-        marks = {
-            "s": name,
-            "t": name,
-            "a": fact.attribute,
-            "v": self.value(fact.value),
-            "w": self.value(wrong),
-        }
-        return fill(form.replace("《{v}》", "{v}"), **marks)
-
-    # ---- rows
+class Space(Phrasing):
+    """Draws rows about a table of facts; the same seed draws the same ones."""
 
     def row(self, fact: Fact, pairs: Sequence[Pair], way: str) -> Conversation:
         """A conversation that ends with a question about a fact."""
@@ -261,8 +94,9 @@ class Space:
         )
 
     def dialogue(self, fact: Fact, way: str) -> list[Pair]:
-        """Two to four turns of which the last asks for the fact without naming what was named before; empty
-        if impossible.
+        """Two to four turns of which the last asks for the fact without naming what was named before.
+
+        Empty if impossible.
         """
         pairs = self.back(fact) if way == "back" else self.lead_in(fact, way)
         last = self.question(fact, "switch") if way == "switch" else self.follow_up(fact)

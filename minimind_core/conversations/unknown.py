@@ -12,8 +12,9 @@ from itertools import count
 
 from minimind_core.collection.facts import Fact
 from minimind_core.conversations.identity import unknown_answer
+from minimind_core.conversations.phrasing import Pair, bare, title
 from minimind_core.conversations.schema import Conversation
-from minimind_core.conversations.space import Pair, Space, bare, converse, title
+from minimind_core.conversations.space import Space, converse
 from minimind_core.conversations.wordings import Wordings, data_table, data_text, describe, fill
 
 LONGEST = 12  # characters of an unknown name
@@ -31,8 +32,9 @@ WAYS = ("ask", "ask", "ask", "keywords", "doubt", "either", "confirm")  # ask is
 
 
 class Unknown:
-    """Draws questions about what a table of facts does not hold; `refusals` answer requests on other
-    topics.
+    """Draws questions about what a table of facts does not hold.
+
+    `refusals` answer requests on other topics.
     """
 
     def __init__(self, space: Space, refusals: Sequence[str], seed: int) -> None:
@@ -224,8 +226,9 @@ class Unknown:
                 yield converse([before, (last, unknown_answer(reason, subject))], **meta)
 
     def topics(self, number: int) -> Iterator[Conversation]:
-        """Requests on other topics, without those that name a known subject; a part of them amid other
-        words.
+        """Requests on other topics, without those that name a known subject.
+
+        A part of them amid other words.
         """
         asked = [
             line for line in data_text("topics.txt").splitlines() if not any(s in line for s in self.subjects)

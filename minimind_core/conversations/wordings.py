@@ -22,10 +22,8 @@ WAYS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 KINDS = ("person", "place", "year", "date", "number", "thing")
 SETTINGS = {"answer": str, "reverse_answer": str, "kind": str, "names": list, "pronouns": list}
-SCENES = {
-    "frames": "{q}",
-    "familiar": "{s}",
-}  # lists that belong to no attribute, and what each form must mention
+# lists that belong to no attribute, and what each of their forms must mention
+SCENES = {"frames": ("{q}",), "familiar": ("{s}",), "owned": ("{o}", "{s}")}
 # of the questions about an attribute with wordings of its own use these, the others the general forms
 OWN_SHARE = 0.75
 # Attributes whose value is another name of the subject.
@@ -72,6 +70,7 @@ class Book:
     wordings: Mapping[str, Wordings]
     frames: tuple[str, ...] = ()  # around a question
     familiar: tuple[str, ...] = ()  # a person's name as fans say it
+    owned: tuple[str, ...] = ()  # a title with somebody's name
 
     def __getitem__(self, attribute: str) -> Wordings:
         """An attribute's wordings; one that the table lacks is asked for in the general forms."""
@@ -125,7 +124,7 @@ def parse_wordings(text: str, place: str) -> dict[str, Any]:
         raise WorkbookError(f"{place}: 格式错误（{error}）。文字要用英文双引号括起来。") from error
     for attribute, table in tables.items():
         if attribute in SCENES:
-            check_forms(table, (SCENES[attribute],), f"{place}: {attribute}")
+            check_forms(table, SCENES[attribute], f"{place}: {attribute}")
             continue
         known = [*SETTINGS, *WAYS]
         if not isinstance(table, dict) or table.keys() - set(known):

@@ -1,5 +1,6 @@
-"""What needs no model: look-up, and rules. A fine-tuned model that does not beat them has not earned its
-training.
+"""What needs no model: look-up, and rules.
+
+A fine-tuned model that does not beat them has not earned its training.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ class Lookup:
         }
 
     def weigh(self, counts: Counter[str]) -> dict[str, float]:
-        """TF-IDF weights of the known n-grams; with the unknown ones, which count as the rarest, they are of
-        unit length.
+        """TF-IDF weights of the known n-grams.
+
+        With the unknown ones, which count as the rarest, they are of unit length.
         """
         weights = {gram: (1 + np.log(n)) * self.rarity.get(gram, self.unknown) for gram, n in counts.items()}
         norm = float(np.sqrt(sum(w * w for w in weights.values()))) or 1.0

@@ -70,8 +70,9 @@ def bootstrap(rights: Sequence[bool], templates: Sequence[str], seed: int = 0) -
 
 
 def share_of(rights: Sequence[bool], templates: Sequence[str] = ()) -> dict[str, float | int]:
-    """A share as results files hold it; `templates` says which questions are of one form and so not
-    independent.
+    """A share as results files hold it.
+
+    `templates` says which questions are of one form and so not independent.
     """
     right, total, forms = sum(rights), len(rights), len(set(templates))
     clustered = 0 < forms < total

@@ -1,5 +1,6 @@
-"""A few validation questions asked while a run trains: how identity and facts rise. Only watched, nothing is
-chosen by them.
+"""A few validation questions asked while a run trains: how identity and facts rise.
+
+Only watched, nothing is chosen by them.
 """
 
 from __future__ import annotations

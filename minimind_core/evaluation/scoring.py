@@ -22,7 +22,7 @@ from minimind_core.files import write_json
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.claims import ClaimCheck, claim_check
 from minimind_core.training.batches import encode_rows, make_batch
-from minimind_core.training.runs import base_sha256, environment, file_sha256, run_folder
+from minimind_core.training.run_files import base_sha256, environment, file_sha256, run_folder
 from minimind_core.training.trainer import mean_loss
 
 Suites = Mapping[str, Sequence[Question]]
@@ -131,8 +131,9 @@ def everyday_loss(workbook: Workbook, assistant: Assistant) -> float | None:
 
 
 def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """For each suite the questions that just one of two results got right, and McNemar's p-value; both asked
-    the same questions.
+    """For each suite the questions that just one of two results got right, and McNemar's p-value.
+
+    Both asked the same questions.
     """
 
     def verdicts(result: dict[str, Any]) -> dict[tuple, bool]:
@@ -154,8 +155,9 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> dict[str, dict[str
 
 
 def score_columns(results: dict[str, dict[str, Any]], names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Scores to be set side by side, by label: of the named results that there are, or of all; own words
-    before checked ones.
+    """Scores to be set side by side, by label: of the named results that there are, or of all.
+
+    Own words before checked ones.
     """
     columns = {}
     for name in [name for name in names or results if name in results]:
@@ -169,8 +171,9 @@ RUN_LABELS = {"base": "基座", "lookup": "查表", "rules": "规则（没有模
 
 
 def load_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
-    """All evaluated runs on the workbook's facts and base, the base first; results of other data are left
-    out.
+    """All evaluated runs on the workbook's facts and base, the base first.
+
+    Results of other data are left out.
     """
     first = ("base", *BASELINES)
     origin = traced(workbook)

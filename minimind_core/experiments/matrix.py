@@ -13,7 +13,9 @@ import torch
 
 from minimind_core.config import Workbook, load_workbook
 from minimind_core.errors import WorkbookError
-from minimind_core.experiments.runner import Experiment, finished, load_experiments, perform
+from minimind_core.experiments.results import finished
+from minimind_core.experiments.runner import perform
+from minimind_core.experiments.settings import Experiment, load_experiments
 
 
 def perform_by_name(root: str, name: str, size: str, kdconv: Sequence[str] = (), threads: int = 0) -> str:

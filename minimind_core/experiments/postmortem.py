@@ -20,7 +20,7 @@ from minimind_core.inference.generation import generate
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import add_lora, load_adapter, lora_state, merge_lora, save_adapter
 from minimind_core.training.batches import ConversationBatches, encode_rows
-from minimind_core.training.runs import adapter_file
+from minimind_core.training.run_files import adapter_file
 from minimind_core.training.trainer import Progress, train
 
 FORGOTTEN = 0.1  # share by which a loss on everyday talk has to differ to be told; it has no interval

@@ -8,7 +8,7 @@ import pandas as pd
 
 from minimind_core.config import Workbook
 from minimind_core.evaluation.ledger import OUTCOMES
-from minimind_core.experiments.runner import in_group, load_experiment_results
+from minimind_core.experiments.results import in_group, load_experiment_results
 
 
 def experiment_table(workbook: Workbook, group: str | None = None, size: str = "default") -> pd.DataFrame:

@@ -66,8 +66,9 @@ class Assistant:
         return [self.checked(messages, answer) for messages, answer in zip(dialogues, answers, strict=True)]
 
     def stream(self, messages: Sequence[Message]) -> Iterator[Answer]:
-        """The growing answer; where the check withdraws it, a last item holds the fallback and the model's
-        own words.
+        """The growing answer.
+
+        Where the check withdraws it, a last item holds the fallback and the model's own words.
         """
         answer = None
         for answer in stream(self.model, self.tokenizer, messages, self.decoding):

@@ -22,8 +22,9 @@ from minimind_core.texts import normalize, spellings
 
 @cache
 def form_pattern(form: str) -> re.Pattern[str]:
-    """An answer form as a regular expression with the groups s and v; a title is taken whole, whatever stands
-    in it.
+    """An answer form as a regular expression with the groups s and v.
+
+    A title is taken whole, whatever stands in it.
     """
     parts = re.split(r"(\{[sv]\})", form.rstrip("。"))
     names = {

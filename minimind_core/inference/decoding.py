@@ -44,8 +44,9 @@ class Decoding:
 
 
 def choose(logits: Tensor, written: Tensor, decoding: Decoding, generator: torch.Generator) -> Tensor:
-    """Next token of each row. logits (B, vocab); written (B, vocab) boolean, tokens the answer already holds
-    -> (B,).
+    """Next token of each row. logits (B, vocab).
+
+    written (B, vocab) boolean, tokens the answer already holds -> (B,).
     """
     penalty = decoding.repetition_penalty
     logits = torch.where(written, torch.where(logits > 0, logits / penalty, logits * penalty), logits)

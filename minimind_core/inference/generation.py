@@ -33,8 +33,9 @@ class Answer:
 def fitting_prompt(
     model: MiniMind, tokenizer: Tokenizer, messages: Sequence[Message], decoding: Decoding
 ) -> list[int]:
-    """The prompt's ids; where it and the answer do not fit the context, the oldest exchanges are left out,
-    then the beginning.
+    """The prompt's ids.
+
+    Where it and the answer do not fit the context, the oldest exchanges are left out, then the beginning.
     """
     room = model.config.max_positions - decoding.max_new_tokens
     if room < 1:
@@ -56,8 +57,9 @@ def generate(
     batch_size: int = BATCH,
     report: Callable[[int], None] = lambda done: None,
 ) -> list[Answer]:
-    """Answer every dialogue (its last message is the user's), in order, batched by length; `report` gets the
-    number just finished.
+    """Answer every dialogue (its last message is the user's), in order, batched by length.
+
+    `report` gets the number just finished.
     """
     decoding = decoding or Decoding()
     prompts = [fitting_prompt(model, tokenizer, messages, decoding) for messages in dialogues]

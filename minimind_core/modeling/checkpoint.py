@@ -83,8 +83,9 @@ def save_base(model: MiniMind, tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Shape of a transformers folder of MiniMind2 (Llama), minimind-3 (Qwen3) or MiniMind's own class; a
-    mixture of experts is refused.
+    """Shape of a transformers folder of MiniMind2 (Llama), minimind-3 (Qwen3) or MiniMind's own class.
+
+    A mixture of experts is refused.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -110,8 +111,9 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def load_base(path: Path) -> tuple[MiniMind, Tokenizer]:
-    """A base in float32 from a transformers folder or one of MiniMind's own .pth files; every parameter must
-    be there and fit.
+    """A base in float32 from a transformers folder or one of MiniMind's own .pth files.
+
+    Every parameter must be there and fit.
     """
     if path.suffix == ".pth":
         config, tensors = read_pth(path)
@@ -147,8 +149,9 @@ def build(config: ModelConfig, tensors: dict[str, Tensor], place: Path) -> MiniM
 
 
 def checked_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
-    """The tokenizer beside the weights; one with another vocabulary, or of the other generation, is
-    refused.
+    """The tokenizer beside the weights.
+
+    One with another vocabulary, or of the other generation, is refused.
     """
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     if tokenizer.get_vocab_size() != config.vocab_size:

@@ -19,8 +19,9 @@ FILES = ["*.json", "*.safetensors", "*.bin"]
 
 
 def download(name: str, source: str, folder: Path, endpoint: str | None = None) -> Path:
-    """Fetch a model into `folder`, load it and compare its size; every failure says what to do without a
-    network.
+    """Fetch a model into `folder`, load it and compare its size.
+
+    Every failure says what to do without a network.
 
     `endpoint` replaces the hub's address, for a mirror.
     """

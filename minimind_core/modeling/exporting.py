@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from minimind_core.config import LoraConfig
+from minimind_core.config import LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing, write_json
 from minimind_core.modeling.checkpoint import save_base, save_tensors
@@ -18,7 +21,6 @@ from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.pth import write_base_pth, write_lora_pth
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, START_ID, chat_template
 
-FORMATS = ("hf", "peft", "pth", "gguf")
 # Parameter names of GGUF's llama and qwen3 architectures, inside a block.
 GGUF_NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
@@ -29,40 +31,78 @@ GGUF_NAMES = {
 }  # fmt: skip
 
 
-def export(
-    form: str, model: MiniMind, tokenizer: Tokenizer, lora: LoraConfig, base: Path, folder: Path
-) -> list[Path]:
-    """Write a model that still carries its adapter; returns the files. The model is merged on the way, except
-    for `peft`.
-    """
-    if form == "peft":
-        return export_peft(model, lora, base, folder)
-    if form == "pth":
-        write_lora_pth(folder / f"lora_{model.config.hidden_size}.pth", lora_state(model), lora)
-        write_base_pth(folder / f"merged_{model.config.hidden_size}.pth", merge_lora(model).state_dict())
-    elif form == "hf":
-        save_base(merge_lora(model), tokenizer, folder)
-    else:
-        export_gguf(merge_lora(model), tokenizer, folder / "model.gguf")
-    return sorted(path for path in folder.iterdir() if path.is_file())
+@dataclass(frozen=True)
+class Source:
+    """What is exported: a model that still carries its adapter, and what belongs to it."""
+
+    model: MiniMind
+    tokenizer: Tokenizer
+    lora: LoraConfig
+    base: Path  # folder of the base model
 
 
-def export_peft(model: MiniMind, lora: LoraConfig, base: Path, folder: Path) -> list[Path]:
+def write_hf(source: Source, folder: Path) -> None:
+    """The merged model as transformers reads it."""
+    save_base(merge_lora(source.model), source.tokenizer, folder)
+
+
+def write_peft(source: Source, folder: Path) -> None:
     """adapter_config.json and adapter_model.safetensors as PEFT writes them."""
-    write_json(
-        folder / "adapter_config.json",
-        {
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base),
-            "r": lora.rank, "lora_alpha": lora.alpha,
-            "use_rslora": lora.rank_stabilised,
-            "target_modules": list(lora.target_modules), "layers_pattern": "layers",
-            "layers_to_transform": list(range(lora.first_layer, model.config.n_layers)),
-            "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
-        },
-    )  # fmt: skip
+    model, lora = source.model, source.lora
+    settings = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(source.base),
+        "r": lora.rank, "lora_alpha": lora.alpha, "use_rslora": lora.rank_stabilised,
+        "target_modules": list(lora.target_modules), "layers_pattern": "layers",
+        "layers_to_transform": list(range(lora.first_layer, model.config.n_layers)),
+        "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,
+    }  # fmt: skip
+    write_json(folder / "adapter_config.json", settings)
     tensors = {f"base_model.model.{name}.weight": tensor for name, tensor in lora_state(model).items()}
     save_tensors(folder / "adapter_model.safetensors", tensors)
-    return [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
+
+
+def write_pth(source: Source, folder: Path) -> None:
+    """MiniMind's own files: the adapter, and the merged model."""
+    size = source.model.config.hidden_size
+    write_lora_pth(folder / f"lora_{size}.pth", lora_state(source.model), source.lora)
+    write_base_pth(folder / f"merged_{size}.pth", merge_lora(source.model).state_dict())
+
+
+def write_gguf(source: Source, folder: Path) -> None:
+    """One GGUF file with shape, tokenizer, chat template and merged weights."""
+    try:
+        import gguf
+    except ModuleNotFoundError as error:
+        raise WorkbookError("导出 GGUF 需要 gguf 这个包。请先运行 pip install gguf。") from error
+    model = merge_lora(source.model)
+    with replacing(folder / "model.gguf") as temporary:
+        writer = gguf.GGUFWriter(temporary, "qwen3" if model.config.qk_norm else "llama")
+        describe_model(writer, model.config)
+        describe_tokenizer(writer, source.tokenizer, gguf.TokenType)
+        for name, tensor in gguf_tensors(model).items():
+            writer.add_tensor(name, tensor.detach().cpu().contiguous().numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+# A new format is one line here; every writer may merge the adapter into the model.
+FORMATS: dict[str, Callable[[Source, Path], None]] = {
+    "hf": write_hf,
+    "peft": write_peft,
+    "pth": write_pth,
+    "gguf": write_gguf,
+}
+
+
+def export(form: str, source: Source, folder: Path) -> list[Path]:
+    """Write a model in one of FORMATS into a folder; returns the folder's files."""
+    if form not in FORMATS:
+        raise WorkbookError(f"没有格式 {form}。可用的是 {'、'.join(FORMATS)}。")
+    folder.mkdir(parents=True, exist_ok=True)
+    FORMATS[form](source, folder)
+    return sorted(path for path in folder.iterdir() if path.is_file())
 
 
 def interleaved(weight: Tensor, heads: int) -> Tensor:
@@ -90,47 +130,35 @@ def gguf_tensors(model: MiniMind) -> dict[str, Tensor]:
     return tensors
 
 
-def export_gguf(model: MiniMind, tokenizer: Tokenizer, path: Path) -> None:
-    """One GGUF file with shape, tokenizer, chat template and weights."""
-    try:
-        import gguf
-    except ModuleNotFoundError as error:
-        raise WorkbookError("导出 GGUF 需要 gguf 这个包。请先运行 pip install gguf。") from error
-    config = model.config
+def describe_model(writer: Any, config: ModelConfig) -> None:
+    """The network's shape, as a GGUF file holds it."""
+    writer.add_context_length(config.max_positions)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.n_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.n_heads)
+    writer.add_head_count_kv(config.n_kv_heads)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+
+
+def describe_tokenizer(writer: Any, tokenizer: Tokenizer, kinds: Any) -> None:
+    """Vocabulary, merges, special tokens and chat template; `kinds` is gguf.TokenType."""
     stored = json.loads(tokenizer.to_str())
-    tokens = [tokenizer.id_to_token(i) for i in range(config.vocab_size)]
     special = {item["id"] for item in stored["added_tokens"]}
-    with replacing(path) as temporary:
-        writer = gguf.GGUFWriter(temporary, "qwen3" if config.qk_norm else "llama")
-        writer.add_context_length(config.max_positions)
-        writer.add_embedding_length(config.hidden_size)
-        writer.add_block_count(config.n_layers)
-        writer.add_feed_forward_length(config.intermediate_size)
-        writer.add_head_count(config.n_heads)
-        writer.add_head_count_kv(config.n_kv_heads)
-        writer.add_rope_dimension_count(config.head_dim)
-        writer.add_rope_freq_base(config.rope_theta)
-        writer.add_layer_norm_rms_eps(config.norm_eps)
-        writer.add_vocab_size(config.vocab_size)
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
-        writer.add_token_list(tokens)
-        writer.add_token_types(
-            [gguf.TokenType.CONTROL if i in special else gguf.TokenType.NORMAL for i in range(len(tokens))]
-        )
-        writer.add_token_merges(
-            [" ".join(pair) if isinstance(pair, list) else pair for pair in stored["model"]["merges"]]
-        )
-        writer.add_bos_token_id(START_ID)
-        writer.add_eos_token_id(END_ID)
-        writer.add_pad_token_id(PAD_ID)
-        writer.add_chat_template(chat_template(tokenizer))
-        for name, tensor in gguf_tensors(model).items():
-            writer.add_tensor(name, tensor.detach().cpu().contiguous().numpy())
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+    numbers = range(tokenizer.get_vocab_size())
+    merges = stored["model"]["merges"]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([tokenizer.id_to_token(i) for i in numbers])
+    writer.add_token_types([kinds.CONTROL if i in special else kinds.NORMAL for i in numbers])
+    writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in merges])
+    writer.add_bos_token_id(START_ID)
+    writer.add_eos_token_id(END_ID)
+    writer.add_pad_token_id(PAD_ID)
+    writer.add_chat_template(chat_template(tokenizer))
 
 
 @torch.no_grad()

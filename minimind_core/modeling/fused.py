@@ -120,8 +120,9 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class LinearCrossEntropy(Function):
-    """Summed cross-entropy of x W^T in nats, float32; a part of the logits at a time, and their gradient at
-    once (arXiv:2410.10989).
+    """Summed cross-entropy of x W^T in nats, float32.
+
+    A part of the logits at a time, and their gradient at once (arXiv:2410.10989).
     """
 
     @staticmethod

@@ -72,8 +72,9 @@ def layer_of(name: str) -> int:
 
 @torch.no_grad()
 def merge_lora(model: nn.Module) -> nn.Module:
-    """Fold every adapter into its weight, so that inference costs nothing extra; merging twice changes
-    nothing.
+    """Fold every adapter into its weight, so that inference costs nothing extra.
+
+    Merging twice changes nothing.
     """
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLinear):

@@ -51,8 +51,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(head_dim)) v, causal unless a mask is given; q (B, heads, T, head_dim), k and v
-    (B, kv_heads, S, head_dim).
+    """softmax(q k^T / sqrt(head_dim)) v, causal unless a mask is given.
+
+    q (B, heads, T, head_dim), k and v (B, kv_heads, S, head_dim).
     """
     (batch, heads, length, width), (groups, seen) = q.shape, k.shape[1:3]
     causal = mask is None and length > 1
@@ -169,8 +170,9 @@ class MiniMind(nn.Module):
         return self.rotary_cos.device
 
     def reset_parameters(self) -> None:
-        """Normal(0, 0.02); matrices that write to the residual stream start at zero, so each block starts as
-        identity.
+        """Normal(0, 0.02).
+
+        Matrices that write to the residual stream start at zero, so each block starts as identity.
         """
         for name, parameter in self.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):

@@ -26,8 +26,9 @@ OLD_NAMES = {
 
 
 def load_pth(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .pth file, without the prefix that data parallelism adds; never unpickles anything but
-    tensors.
+    """Tensors of a .pth file, without the prefix that data parallelism adds.
+
+    Never unpickles anything but tensors.
     """
     if not path.is_file():
         raise WorkbookError(f"{path}: 找不到权重文件。请检查路径，或运行 minimind download。")
@@ -80,8 +81,9 @@ def from_old_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_pth(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Shape and parameters of a base .pth, recognised by names and shapes; a mixture of experts is
-    refused.
+    """Shape and parameters of a base .pth, recognised by names and shapes.
+
+    A mixture of experts is refused.
     """
     tensors = {
         name: t
@@ -125,8 +127,9 @@ def tokenizer_folder(path: Path) -> Path:
 
 
 def write_lora_pth(path: Path, tensors: dict[str, Tensor], config: LoraConfig) -> None:
-    """Write an adapter as MiniMind does: `….lora.A.weight` (r, in) and `….lora.B.weight` (out, r); its scale
-    is 1, so ours goes into B.
+    """Write an adapter as MiniMind does: `….lora.A.weight` (r, in) and `….lora.B.weight` (out, r).
+
+    Its scale is 1, so ours goes into B.
     """
     renamed = {}
     for name, tensor in tensors.items():

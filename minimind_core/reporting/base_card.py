@@ -111,6 +111,16 @@ def compare_with(previous: Path, work: Path) -> dict[str, float]:
 def write_card(folder: Path, facts: dict) -> None:
     """training.json and the Chinese model card made from it."""
     write_json(folder / "training.json", facts)
+    curves = [stage["curve"] for stage in facts["stages"]]
+    base_loss_figure(curves).savefig(folder / "loss.png", dpi=110, bbox_inches="tight")
+    template = TEMPLATE.read_text(encoding="utf-8")
+    for name, value in card_values(facts).items():
+        template = template.replace("{{" + name + "}}", value)
+    write_text(folder / "README.md", template)
+
+
+def card_values(facts: dict) -> dict[str, str]:
+    """What the card's marks stand for."""
     stages = "\n".join(
         f"| {s['name']} | {s['steps']:,} | {s['tokens']:,} | {s['mean_loss']:.3f} | {s['seconds'] / 60:.1f} |"
         for s in facts["stages"]
@@ -132,12 +142,8 @@ def write_card(folder: Path, facts: dict) -> None:
         f"{d['characters']:,} | {d['characters'] / a_token:,.0f} |"
         for d in facts["characters"]
     )
-    base_loss_figure([stage["curve"] for stage in facts["stages"]]).savefig(
-        folder / "loss.png", dpi=110, bbox_inches="tight"
-    )
-    template = TEMPLATE.read_text(encoding="utf-8")
     everyday, copied = facts["everyday"], facts["copying"]
-    values = {
+    return {
         "penalty": str(Decoding().repetition_penalty), "stages": stages, "data": data, "answers": answers,
         "bits": "\n".join(f"| {bits_of(group)} |" for group in facts[kinds[0]]),
         "parameters": f"{facts['parameters']:,}",
@@ -147,6 +153,3 @@ def write_card(folder: Path, facts: dict) -> None:
         "ended": f"{everyday['ended']['share']:.0%}", "repetition": f"{everyday['repetition']['share']:.0%}",
         "bytes": f"{facts['bytes_per_token']:.2f}", "documents": str(facts["held_out_documents_per_group"]),
     }  # fmt: skip
-    for name, value in values.items():
-        template = template.replace("{{" + name + "}}", value)
-    write_text(folder / "README.md", template)

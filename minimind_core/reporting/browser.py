@@ -58,8 +58,9 @@ def font_environment() -> dict[str, str]:
 
 
 def listening(port: int) -> bool:
-    """Whether something on this machine listens at the port; a request would start a kernel of its own in
-    Voilà.
+    """Whether something on this machine listens at the port.
+
+    A request would start a kernel of its own in Voilà.
     """
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
@@ -83,8 +84,9 @@ def stop(process: subprocess.Popen) -> None:
 def local_server(
     command: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """A server on a free port, {port} in its command, that prints to `log`; yields its address once it
-    answers.
+    """A server on a free port, {port} in its command, that prints to `log`.
+
+    Yields its address once it answers.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

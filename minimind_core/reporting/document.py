@@ -25,15 +25,16 @@ from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.fused import LoraProduct
 from minimind_core.reporting import figures
 from minimind_core.reporting.sections import SECTIONS, read_section, section_file
-from minimind_core.training.runs import read_metrics, run_folder
+from minimind_core.training.run_files import read_metrics, run_folder
 
 REPORT_NAME = "大作业报告.pdf"
 SHOWN_LOSSES = 9  # validation losses in the table of the report
 
 
 def dataset_statistics(workbook: Workbook) -> dict[str, Any]:
-    """Rows of each file, facts by attribute and the exposures of a fact in one epoch; also written to
-    results.
+    """Rows of each file, facts by attribute and the exposures of a fact in one epoch.
+
+    Also written to results.
     """
     splits = {name: read_conversations(dataset_file(workbook, name)) for name in FILES}
     seen = exposures(splits["train"])
@@ -54,8 +55,9 @@ def dataset_statistics(workbook: Workbook) -> dict[str, Any]:
 
 
 def sample_rows(workbook: Workbook) -> list[dict[str, str]]:
-    """One training row of each kind, as the file holds it; of several turns none, because they need their
-    history.
+    """One training row of each kind, as the file holds it.
+
+    Of several turns none, because they need their history.
     """
     rows: dict[str, Conversation] = {}
     for row in read_conversations(dataset_file(workbook, "train")):

@@ -14,6 +14,7 @@ import numpy as np
 import pylopdf_fonts_zh_cn
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minimind_core.config import Workbook
@@ -73,54 +74,48 @@ def save_figure(figure: Figure, workbook: Workbook, name: str) -> Path:
 
 
 def loss_figure(metrics: Sequence[dict[str, str]], quiz: Sequence[dict] = ()) -> Figure:
-    """Training loss (each step and running mean) and validation loss against steps, nats per answer token;
-    `quiz` adds scores.
+    """Losses against steps, nats per answer token: each step's, their running mean, the validation's.
+
+    `quiz` adds its scores at the right.
     """
     figure, axes = blank(figsize=(7, 3.4))
     steps = [int(row["step"]) for row in metrics]
-    axes.plot(
-        steps,
-        [float(row["loss"]) for row in metrics],
-        color=BLUE,
-        alpha=0.25,
-        linewidth=0.8,
-        label="训练损失（每步）",
-    )
-    axes.plot(
-        steps,
-        [float(row["mean_loss"]) for row in metrics],
-        color=BLUE,
-        linewidth=1.8,
-        label="训练损失（滑动平均）",
-    )
-    valid = [
-        (int(row["step"]), float(row["valid_loss"])) for row in metrics if row["valid_loss"] not in ("", None)
-    ]
-    axes.plot(
-        *zip(*valid, strict=True), "o-", color=ORANGE, markersize=4, label="验证损失（没学过的问法）"
-    ) if valid else None
+    losses, means = ([float(row[key]) for row in metrics] for key in ("loss", "mean_loss"))
+    axes.plot(steps, losses, color=BLUE, alpha=0.25, linewidth=0.8, label="训练损失（每步）")
+    axes.plot(steps, means, color=BLUE, linewidth=1.8, label="训练损失（滑动平均）")
+    if valid := points(metrics, "valid_loss"):
+        label = "验证损失（没学过的问法）"
+        axes.plot(*zip(*valid, strict=True), "o-", color=ORANGE, markersize=4, label=label)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="训练步数", ylabel="损失（nats / 回答词元）", ylim=(0, None))
     if quiz:
-        right = axes.twinx()
-        right.spines["right"].set_visible(True)
-        for (name, (label, _)), colour, mark in zip(
-            ASKED.items(), (GREEN, GREY), ("s--", "^--"), strict=True
-        ):
-            points = [
-                (int(row["step"]), 100 * float(row[name])) for row in quiz if row.get(name) not in ("", None)
-            ]
-            axes.plot([], [], mark, color=colour, markersize=4, label=f"{label}小测（没学过的问法）")
-            right.plot(*zip(*points, strict=True), mark, color=colour, markersize=4) if points else None
-        right.set(ylabel="答对（%）", ylim=(0, 105))
-        right.grid(False)
+        add_quiz(axes, quiz)
     axes.legend(frameon=False, loc="center right" if quiz else "best")
     return figure
 
 
+def points(rows: Sequence[dict], name: str, times: float = 1) -> list[tuple[int, float]]:
+    """Step and value of the rows that have the value."""
+    return [(int(r["step"]), times * float(r[name])) for r in rows if r.get(name) not in ("", None)]
+
+
+def add_quiz(axes: Axes, quiz: Sequence[dict]) -> None:
+    """The quiz' scores in per cent, on an axis at the right."""
+    right = axes.twinx()
+    right.spines["right"].set_visible(True)
+    marks = zip(ASKED.items(), (GREEN, GREY), ("s--", "^--"), strict=True)
+    for (name, (label, _)), colour, mark in marks:
+        axes.plot([], [], mark, color=colour, markersize=4, label=f"{label}小测（没学过的问法）")
+        if scores := points(quiz, name, 100):
+            right.plot(*zip(*scores, strict=True), mark, color=colour, markersize=4)
+    right.set(ylabel="答对（%）", ylim=(0, 105))
+    right.grid(False)
+
+
 def scores_figure(columns: dict[str, dict]) -> Figure:
-    """Share of right answers by suite, one bar a column of scores, with 95 % intervals; columns after the
-    claim check are light.
+    """Share of right answers by suite, one bar a column of scores, with 95 % intervals.
+
+    Columns after the claim check are light.
     """
     figure, axes = blank(figsize=(11, 4.0))
     shown = asked(columns.values(), suite_labels())
@@ -146,8 +141,9 @@ def scores_figure(columns: dict[str, dict]) -> Figure:
 
 
 def base_loss_figure(stages: Sequence[Sequence[tuple[int, float]]]) -> Figure:
-    """Running mean of a base's training loss against tokens seen, one line a stage; each stage is (tokens,
-    loss) points.
+    """Running mean of a base's training loss against tokens seen, one line a stage.
+
+    Each stage is (tokens, loss) points.
     """
     figure, axes = blank(figsize=(7, 3.2))
     for points in stages:

@@ -21,8 +21,9 @@ def section_file(workbook: Workbook, name: str) -> Path:
 
 
 def read_section(path: Path) -> list[dict[str, Any]]:
-    """Paragraphs, list items and headings of a Markdown file: {kind: p|li|h, runs: [[text, style], …]}; no
-    file, no blocks.
+    """Paragraphs, list items and headings of a Markdown file: {kind: p|li|h, runs: [[text, style], …]}.
+
+    No file, no blocks.
     """
     if not path.is_file():
         return []

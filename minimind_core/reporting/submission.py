@@ -13,7 +13,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.reporting.document import REPORT_NAME
 from minimind_core.reporting.sections import unwritten
-from minimind_core.training.runs import run_folder
+from minimind_core.training.run_files import run_folder
 
 VIDEO = "运行示例.mp4"
 CODE = (

@@ -61,8 +61,9 @@ def prompt_length(row: Row) -> int:
 
 
 def make_batch(rows: Sequence[Row], prefix: int) -> Batch:
-    """Pad rows on the right to the longest, in steps of WIDTH; causal attention keeps padding out of every
-    real position.
+    """Pad rows on the right to the longest, in steps of WIDTH.
+
+    Causal attention keeps padding out of every real position.
     """
     width = rounded(max(len(row.ids) for row in rows) - prefix)
     tokens = torch.full((len(rows), width), PAD_ID)

@@ -61,8 +61,9 @@ class BudgetPlan:
 
 
 class PackedGroup:
-    """Rows of width + 1 ids from one group's documents; every pass starts at another offset and in another
-    order.
+    """Rows of width + 1 ids from one group's documents.
+
+    Every pass starts at another offset and in another order.
     """
 
     def __init__(self, ids: np.ndarray, width: int, seed: int) -> None:
@@ -83,8 +84,9 @@ class PackedGroup:
 
 
 class ChatRows:
-    """Whole conversations padded to one of a few widths, drawn by weight; a step holds about the same number
-    of tokens.
+    """Whole conversations padded to one of a few widths, drawn by weight.
+
+    A step holds about the same number of tokens.
     """
 
     def __init__(
@@ -116,8 +118,9 @@ class ChatRows:
 
 
 def chat_row(tokenizer: Tokenizer, turns: Sequence[Message], longest: int) -> Row | None:
-    """A conversation with loss on its answers, cut after the last answer that fits; None where not even the
-    first one does.
+    """A conversation with loss on its answers, cut after the last answer that fits.
+
+    None where not even the first one does.
     """
     for end in range(len(turns), 0, -2):
         ids, answer = encode_chat(tokenizer, turns[:end])
@@ -144,8 +147,9 @@ def packed_step(
 def train_within(
     model: MiniMind, groups: Mapping[str, PackedGroup], chats: ChatRows, plan: BudgetPlan
 ) -> Iterator[dict[str, float]]:
-    """Train until the time is up; yields step, tokens, seconds, stage (0 texts, 1 conversations), loss and
-    rate factor.
+    """Train until the time is up.
+
+    Yields step, tokens, seconds, stage (0 texts, 1 conversations), loss and rate factor.
     """
     optimizers, rng = build_optimizers(model, plan.train), np.random.default_rng(3)
     hidden = compiled(model.hidden) if plan.train.compile else model.hidden

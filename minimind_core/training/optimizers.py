@@ -77,8 +77,9 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
 
 
 def rate_factor(step: int, total: int, config: TrainConfig) -> float:
-    """Share of the peak rate at `step` (from 0): linear warm-up, constant, linear decay to 0; or stock
-    MiniMind's cosine.
+    """Share of the peak rate at `step` (from 0): linear warm-up, constant, linear decay to 0.
+
+    Or stock MiniMind's cosine.
     """
     if config.stock_schedule:
         return 0.1 + 0.5 * (1 + math.cos(math.pi * step / total))

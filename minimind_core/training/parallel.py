@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def process_group(device: str | None = None) -> Iterator[str]:
-    """Join torchrun's group if there is one (gloo on the CPU, nccl on CUDA); gives the name of this process's
-    device.
+    """Join torchrun's group if there is one (gloo on the CPU, nccl on CUDA).
+
+    Gives the name of this process's device.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device or "auto"

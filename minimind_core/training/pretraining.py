@@ -228,8 +228,9 @@ class PackedRows(Sequence):
 
 
 def bits_per_byte(model: MiniMind, tokenizer: Tokenizer, texts: Sequence[str]) -> float:
-    """Cross-entropy per UTF-8 byte, in bits; texts are packed as in training, the last partial row left
-    out.
+    """Cross-entropy per UTF-8 byte, in bits.
+
+    Texts are packed as in training, the last partial row left out.
     """
     rows = pack([Document(text, "", "", "") for text in texts], tokenizer, 256)
     source = PackedRows(rows, 1)

@@ -121,8 +121,9 @@ def save_checkpoint(path: Path, model: nn.Module, optimizers: list, progress: Pr
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizers: list) -> Progress:
-    """Restore what `save_checkpoint` wrote, in every process what the first one has; a new beginning where
-    there is no file.
+    """Restore what `save_checkpoint` wrote, in every process what the first one has.
+
+    A new beginning where there is no file.
     """
     file = first_ones_file(path)
     if file is None:
@@ -166,17 +167,15 @@ def train(
     try:
         for step in range(progress.step, len(source)):
             with held_interrupts() as waiting:
-                started = time.monotonic()
+                started, batches = time.monotonic(), source[step]
                 factor = rate_factor(step, len(source), config)
-                batches = source[step]
                 loss, count = update(model, batches, optimizers, factor, config, hidden)
                 progress = progress.after(loss, count, elapsed := time.monotonic() - started)
                 due = progress.step % config.validate_every == 0 or progress.step == len(source)
                 valid = mean_loss(model, validation) if validation and due else None
-                computed = sum(int((b.tokens != 0).sum()) for b in batches)
             yield StepRecord(
                 progress.step, len(source), progress.tokens, loss, progress.mean_loss, valid,
-                config.learning_rate * factor, computed / elapsed, progress.seconds,
+                config.learning_rate * factor, count_tokens(batches) / elapsed, progress.seconds,
             )  # fmt: skip
             if waiting:
                 raise KeyboardInterrupt
@@ -185,6 +184,11 @@ def train(
                 saved_at = time.monotonic()
     finally:
         save()
+
+
+def count_tokens(batches: Sequence[Batch]) -> int:
+    """Number of tokens that are no padding."""
+    return sum(int((batch.tokens != PAD_ID).sum()) for batch in batches)
 
 
 def compiled(function: Callable) -> Callable:

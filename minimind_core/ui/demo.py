@@ -1,5 +1,6 @@
-"""运行示例.mp4: the real class-show page, driven in Chromium, with captions; what is seen is what the model
-answers.
+"""运行示例.mp4: the real class-show page, driven in Chromium, with captions.
+
+What is seen is what the model answers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.reporting.browser import PATIENCE, launch, local_server
 from minimind_core.reporting.submission import VIDEO
-from minimind_core.training.runs import adapter_file
+from minimind_core.training.run_files import adapter_file
 from minimind_core.ui.page import page_command, page_notebook
 
 SIZE, ZOOM, RATE = (1280, 720), 4 / 3, 5  # pixels, pixels of the film to one of the page, frames a second

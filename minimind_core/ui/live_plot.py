@@ -16,7 +16,8 @@ from IPython.display import Image, display
 from minimind_core.devices import release_helpers
 from minimind_core.evaluation.quiz import Quiz, read_quiz
 from minimind_core.reporting.figures import loss_figure, save_figure
-from minimind_core.training.runs import Run, read_metrics
+from minimind_core.training.run_files import read_metrics
+from minimind_core.training.runs import Run
 from minimind_core.training.trainer import StepRecord
 from minimind_core.ui.widgets import Panel
 
@@ -35,8 +36,9 @@ def describe(record: StepRecord) -> str:
 
 
 class TrainingPanel:
-    """Trains a run in a thread of its own, so that the buttons answer; `wait` joins it and shows the final
-    curve.
+    """Trains a run in a thread of its own, so that the buttons answer.
+
+    `wait` joins it and shows the final curve.
 
     While a cell is running, Jupyter hands no clicks to the kernel: the buttons work until `wait` is called,
     from then on ■ does.
@@ -108,8 +110,9 @@ class TrainingPanel:
             self.picture.value = buffer.getvalue()
 
     def wait(self) -> None:
-        """Print progress until training ends; then show the curve and save it to figures/. ■ stops and keeps
-        what was learnt.
+        """Print progress until training ends.
+
+        Then show the curve and save it to figures/. ■ stops and keeps what was learnt.
         """
         shown, every = 0, max(1, len(self.run.source) // LINES)
         try:

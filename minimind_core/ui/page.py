@@ -1,5 +1,6 @@
-"""The class show as a page of its own, served by Voilà on this machine; the page asks no other host for
-anything.
+"""The class show as a page of its own, served by Voilà on this machine.
+
+The page asks no other host for anything.
 """
 
 from __future__ import annotations

@@ -25,8 +25,9 @@ def show_source(thing: Any) -> Code:
 
 
 def score_table(columns: dict[str, dict], names: dict[str, str]) -> pd.DataFrame:
-    """Runs by suites, from the scores of each: share, count and 95 % interval; a suite without questions is
-    left out.
+    """Runs by suites, from the scores of each: share, count and 95 % interval.
+
+    A suite without questions is left out.
     """
 
     def cell(score: dict) -> str:
@@ -174,8 +175,9 @@ def withdrawn_note(answer: Answer) -> str:
 
 
 class ChatPanel:
-    """Text box, send button, preset questions and run selector; the answer appears word by word, the dialogue
-    is remembered.
+    """Text box, send button, preset questions and run selector.
+
+    The answer appears word by word, the dialogue is remembered.
     """
 
     def __init__(self, workbook: Workbook, runs: Sequence[str], presets: Sequence[str]) -> None:

@@ -1,0 +1,78 @@
+"""Kept results of experiments: which file, whether it still holds, which belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from minimind_core import conversations
+from minimind_core.config import Workbook
+from minimind_core.experiments.settings import Experiment, load_experiments, resolve, sized
+from minimind_core.training.run_files import base_sha256, file_sha256
+
+
+def content_hash(workbook: Workbook, experiment: Experiment) -> str:
+    """Changes when anything that the result depends on changes, the code aside.
+
+    That is: settings, facts, the texts that questions are made from, the test questions, persona, seed and
+    base.
+    """
+    settings = resolve(experiment, workbook.mix, workbook.draws)
+    about = {
+        k: v
+        for k, v in dataclasses.asdict(experiment).items()
+        if k not in ("name", "group", "about", "lesson", "seed")
+    }
+    folder = Path(conversations.__file__).parent / "data"
+    texts = [
+        *sorted(folder.iterdir()),
+        workbook.wordings,
+        workbook.questions(experiment.split),
+        workbook.facts,
+    ]
+    if experiment.kdconv or experiment.recipe != "default":
+        texts += [workbook.root / "dataset" / name for name in ("kdconv_sample.json", "health.csv")]
+    known = [file_sha256(path) for path in texts if path.is_file()] + [base_sha256(workbook.base)]
+    parts = [
+        dataclasses.asdict(settings),
+        dataclasses.asdict(workbook.persona),
+        about,
+        experiment.seed or workbook.seed,
+        known,
+    ]
+    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def result_file(workbook: Workbook, name: str, size: str = "default") -> Path:
+    """Where an experiment's figures are kept."""
+    return workbook.results / "experiments" / (f"{name}.json" if size == "default" else f"{name}_{size}.json")
+
+
+def finished(workbook: Workbook, experiment: Experiment, size: str = "default") -> dict[str, Any] | None:
+    """The kept result, if it was made with these very settings."""
+    path = result_file(workbook, experiment.name, size)
+    result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return result if result.get("content_hash") == content_hash(workbook, sized(experiment, size)) else None
+
+
+def load_experiment_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
+    """All kept results on this base by name, in the order in which the experiments are defined, others after
+    them.
+    """
+    names, base = list(load_experiments(workbook.root / "experiments.toml")), base_sha256(workbook.base)
+    place = {name: number for number, name in enumerate(names)}
+    found = {}
+    for path in (workbook.results / "experiments").glob("*.json"):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["group"] == "ground" or result["run"]["base_sha256"] == base:  # ground compares bases
+            found[path.stem] = result
+    return dict(sorted(found.items(), key=lambda item: (place.get(item[0], len(names)), item[0])))
+
+
+def in_group(workbook: Workbook, group: str, size: str = "default") -> dict[str, dict[str, Any]]:
+    """Kept results of a group at one size, by name."""
+    kept = load_experiment_results(workbook).items()
+    return {name: result for name, result in kept if result["group"] == group and result["size"] == size}
