@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from minimind_core.errors import WorkbookError
-from minimind_core.mixture import RENAMED, Draws, Mix, read_draws
+from minimind_core.mixture import Draws, Mix
+from minimind_core.settings import line_of, read_settings
 
 LINEAR_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -152,10 +152,11 @@ class Workbook:
     persona: Persona
     course: str
     members: tuple[str, ...]
-    artists: tuple[str, ...]
+    subjects: tuple[str, ...]  # what the facts are about, as the cover and the model name it
     facts: Path
     base: Path
     dataset: Path  # folder of the data files
+    texts: Path  # folder of the topic's own wordings and other texts
     mix: Mix = field(default_factory=Mix)
     draws: Draws = field(default_factory=Draws)
     profile: str = "default"
@@ -165,7 +166,7 @@ class Workbook:
     @property
     def wordings(self) -> Path:
         """The team's own wordings, where it has written any."""
-        return self.root / "dataset" / "wordings.toml"
+        return self.texts / "wordings.toml"
 
     def questions(self, split: str) -> Path:
         """Questions that others wrote: `test` is asked once all is settled, `valid` is for choosing
@@ -189,18 +190,6 @@ class Workbook:
         return self.root / "runs"
 
 
-# Section and key of workbook.toml: type that its value must have.
-SCHEMA: dict[str, dict[str, type]] = {
-    "persona": {"name": str},
-    "project": {"team": str, "members": list, "course": str, "topic": str, "artists": list},
-    "data": {"facts": str},
-    "mix": {"fact": int, "identity": int, "unknown": int, "everyday": int},
-    "training": {"profile": str, "base": str, "seed": int},
-    "show": {"questions": list},
-}
-OPTIONAL = {"draws"}  # sections that may be left out, and keys of theirs
-
-
 def find_root(start: Path | None = None) -> Path:
     """The nearest folder at or above `start` that holds workbook.toml."""
     start = (start or Path.cwd()).resolve()
@@ -208,36 +197,6 @@ def find_root(start: Path | None = None) -> Path:
         if (folder / "workbook.toml").is_file():
             return folder
     raise WorkbookError(f"{start}: 这里和上级目录都没有 workbook.toml。请在项目目录里运行。")
-
-
-def check_values(path: Path, values: dict[str, Any]) -> None:
-    """Refuse unknown, missing and wrongly typed settings, naming the line."""
-    text = path.read_text(encoding="utf-8").splitlines()
-
-    def line_of(word: str) -> int:
-        return next((i for i, line in enumerate(text, 1) if line.strip().strip("[").startswith(word)), 1)
-
-    for section, keys in values.items():
-        if section in OPTIONAL and isinstance(keys, dict):
-            continue
-        if section not in SCHEMA or not isinstance(keys, dict):
-            raise WorkbookError(
-                f"{path}:{line_of(section)}: 不认识的小节 [{section}]。可用的是 {'、'.join(SCHEMA)}。"
-            )
-        for key in keys.keys() - SCHEMA[section].keys():
-            raise WorkbookError(
-                f"{path}:{line_of(key)}: [{section}] 里不认识 {key}。可用的是 {'、'.join(SCHEMA[section])}。"
-            )
-    for section, keys in SCHEMA.items():
-        for key, kind in keys.items():
-            value = values.get(section, {}).get(key)
-            if type(value) is not kind or value in ("", []):
-                name = {str: "非空的文字", int: "整数", list: "非空的列表"}[kind]
-                raise WorkbookError(
-                    f"{path}:{line_of(key)}: [{section}] {key} 应是{name}，实际为 {value!r}。请补上。"
-                )
-            if kind is list and not all(isinstance(item, str) and item.strip() for item in value):
-                raise WorkbookError(f"{path}:{line_of(key)}: [{section}] {key} 的每一项都应是非空的文字。")
 
 
 def join_names(names: tuple[str, ...]) -> str:
@@ -249,30 +208,27 @@ def load_workbook(root: Path | None = None) -> Workbook:
     """Read and check workbook.toml; every problem names file, line and remedy."""
     root = find_root(root)
     path = root / "workbook.toml"
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    settings = read_settings(path)
+    project, training = settings.project, settings.training
+    if training.profile not in PROFILES:
+        line = line_of(path.read_text(encoding="utf-8-sig"), "training", "profile")
         raise WorkbookError(
-            f"{path}: 格式错误（{error}）。文字要用英文双引号括起来，文件存为 UTF-8。"
-        ) from error
-    if "mix" in values:
-        values["mix"] = {RENAMED.get(k, k): v for k, v in values["mix"].items() if RENAMED.get(k, k)}
-    check_values(path, values)
-    project, training = values["project"], values["training"]
-    if training["profile"] not in PROFILES:
-        raise WorkbookError(
-            f"{path}: [training] profile 应是 {'、'.join(PROFILES)} 之一，实际为 {training['profile']}。"
+            f"{path}:{line}: [training] profile 应是 {'、'.join(PROFILES)} 之一，实际为 {training.profile}。"
         )
-    artists = tuple(project["artists"])
-    try:
-        mix = Mix(**values["mix"])
-    except ValueError:
-        raise WorkbookError(f"{path}: [mix] 的份数不能是负数，也不能全为 0。") from None
+    subjects = tuple(project.subjects)
     return Workbook(
         root=root,
-        persona=Persona(values["persona"]["name"], project["team"], project["topic"], join_names(artists)),
-        course=project["course"], members=tuple(project["members"]), artists=artists,
-        facts=root / values["data"]["facts"], base=root / training["base"], dataset=root / "dataset", mix=mix,
-        draws=read_draws(path, values.get("draws", {})),
-        profile=training["profile"], seed=training["seed"], show_questions=tuple(values["show"]["questions"]),
-    )  # fmt: skip
+        persona=Persona(settings.persona.name, project.team, project.topic, join_names(subjects)),
+        course=project.course,
+        members=tuple(project.members),
+        subjects=subjects,
+        facts=root / settings.data.facts,
+        base=root / training.base,
+        dataset=root / "dataset",
+        texts=root / settings.data.texts,
+        mix=settings.mix,
+        draws=settings.draws,
+        profile=training.profile,
+        seed=training.seed,
+        show_questions=tuple(settings.show.questions),
+    )

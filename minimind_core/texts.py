@@ -53,6 +53,7 @@ def spellings(value: str) -> list[str]:
         year, short, month, day = date.groups()
         read = f"{''.join(DIGITS[int(d)] for d in year)}年{in_characters(month)}月{in_characters(day)}"
         joined = [mark.join((year, month, day)) for mark in ".-/"]
+        joined += [f"{year}-{month:0>2}-{day:0>2}"] if len(month + day) < 4 else []
         days = [f"{year}年{month}月{day}号", f"{short}年{month}月{day}日", f"{short}年{month}月{day}号"]
         return [value, *days, *joined, f"{read}日", f"{read}号"]
     if two := re.fullmatch(r"([^《》]{2,3})和([^《》]{2,3})", value):

@@ -10,7 +10,7 @@ from conftest import PROJECT
 
 PACKAGE = PROJECT / "minimind_core"
 LAYERS = [
-    {"errors", "files", "config", "mixture"},
+    {"errors", "files", "config", "mixture", "settings"},
     {"devices", "texts"},
     {"collection"},
     {"conversations"},

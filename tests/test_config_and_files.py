@@ -12,11 +12,11 @@ from minimind_core.files import replacing, write_jsonl, write_text
 @pytest.mark.parametrize(("old", "new", "problem"), [
     ('name = "小音"', "name = 3", "name 应是非空的文字"),
     ('name = "小音"', 'nmae = "小音"', "不认识 nmae"),
-    ('name = "小音"', "", "name 应是非空的文字"),
+    ('name = "小音"', "", "没有 name"),
     ("[mix]", "[mixx]", r"不认识的小节 \[mixx\]"),
     ('profile = "smoke"', 'profile = "fast"', "profile 应是"),
     ("fact = 1", "fact = -1", "不能是负数"),
-    ('artists = ["周杰伦", "王力宏", "林俊杰", "陶喆"]', "artists = []", "artists 应是非空的列表"),
+    ('subjects = ["周杰伦", "王力宏", "林俊杰", "陶喆"]', "subjects = []", "subjects 应是非空的列表"),
     ('course = "人工智能导论"', "course = 人工智能导论", "格式错误"),
     ("identity = 1", "identity = true", "identity 应是整数"),
 ])  # fmt: skip

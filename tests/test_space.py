@@ -9,6 +9,8 @@ from conftest import PROJECT
 from minimind_core.collection.facts import Fact, read_facts, write_facts
 from minimind_core.config import Draws
 from minimind_core.conversations import mixing
+from minimind_core.conversations.identity import Refusals
+from minimind_core.conversations.material import Material, data_table
 from minimind_core.conversations.mixing import space_of
 from minimind_core.conversations.phrasing import bare
 from minimind_core.conversations.space import Space, fact_rows
@@ -53,7 +55,8 @@ def test_bad_wordings_are_refused(text, problem):
 
 def test_a_team_can_add_wordings_of_its_own(workbook):
     text = '["出生日期"]\nask = ["{s}何时来到人间"]\n'
-    (workbook.dataset / "wordings.toml").write_text(text, encoding="utf-8")
+    workbook.texts.mkdir(exist_ok=True)
+    workbook.wordings.write_text(text, encoding="utf-8")
     questions = [
         row.question
         for row in mixing.build_splits(workbook)["qa_train"]
@@ -159,14 +162,19 @@ def test_an_ambiguous_follow_up_is_about_the_value():
 
 def test_a_topic_that_has_no_wordings_gets_no_scenes_of_another_one(tmp_path):
     facts = facts_of(CANTEEN)
-    assert load_book(PROJECT / "dataset" / "wordings.toml", facts).frames == ()
+    assert load_book(PROJECT / "dataset" / "music" / "wordings.toml", facts).frames == ()
 
 
 # ---- what is not known
 
 
+def unknown_of(rows, **draws):
+    refusals = Refusals(("抱歉，这个我不知道。",), "这个名字我没有学过，不知道。", "{s}的这一点我不知道。")
+    return Unknown(space_about(rows, **draws), refusals, Material(PROJECT / "nowhere"), 1)
+
+
 def unknown_about(rows, **draws):
-    return unknown_rows(space_about(rows, **draws), ["抱歉，这个我不知道。"], 1)
+    return unknown_rows(unknown_of(rows, **draws))
 
 
 def test_unknown_things_are_really_unknown():
@@ -190,7 +198,7 @@ def test_pairs_that_others_have_are_missing_unless_another_attribute_says_the_sa
         ("甲", "星座", "狮子座"), ("甲", "妻子", "丙"), ("乙", "星座", "白羊座"),
         ("《一》", "原唱", "甲"), ("《一》", "专辑歌手", "甲"), ("《二》", "专辑歌手", "乙"), ("《二》", "发行年份", "2001年"),
     ]  # fmt: skip
-    pairs = set(Unknown(space_about(rows), ["不知道。"], 1).missing_pairs)
+    pairs = set(unknown_of(rows).missing_pairs)
     assert ("乙", "妻子") in pairs and ("《一》", "发行年份") in pairs
     assert ("《二》", "原唱") not in pairs  # who sings an album's title song is its singer
     assert ("甲", "发行年份") not in pairs  # nobody like it has a year of release
@@ -235,7 +243,7 @@ def test_the_music_example_has_wordings_for_all_of_its_attributes():
     facts = read_facts(PROJECT / "dataset" / "facts.csv")
     if "原唱" not in {fact.attribute for fact in facts}:
         pytest.skip("the facts are not the shipped example's")
-    book = load_book(PROJECT / "dataset" / "wordings.toml", facts)
+    book = load_book(PROJECT / "dataset" / "music" / "wordings.toml", facts)
     assert book.without_own() == [] and book.frames
     assert all(len(words.own["ask"]) >= 20 and words.forms("reverse") for words in book.wordings.values())
 
@@ -261,9 +269,9 @@ def test_a_follow_up_may_be_a_question_of_any_way_with_a_pronoun():
         ("陶喆", "出生地", "香港"),
     ]
     last = [row.question for row in fact_rows(space_about(rows, follow=60)) if row.meta["way"] == "follow"]
-    assert any(
-        "他" in question and "新加坡" in question for question in last
-    )  # confirmed: 他的出生地是新加坡吗
+    pronouns = data_table("forms")["pronouns"]["person"]
+    confirmed = [question for question in last if "新加坡" in question]  # 他的出生地是新加坡吗
+    assert confirmed and all(any(word in question for word in pronouns) for question in confirmed)
     assert any(len(row.conversations) == 8 for row in fact_rows(space_about(rows, follow=60)))
 
 

@@ -2,60 +2,62 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
+from typing import Any
 
-from minimind_core.config import Persona
-from minimind_core.conversations.wordings import data_table, data_text
+from minimind_core.config import Persona, Workbook
+from minimind_core.conversations.material import Material
 
 INTENTS = ("name", "maker", "ability", "limit", "greeting", "provoking", "english", "follow")
 
 
-def put(form: str, persona: Persona) -> str:
-    """Fill in name, team, topic and scope."""
-    for field, value in vars(persona).items():
-        form = form.replace("{" + field + "}", value)
-    return form
+@dataclass(frozen=True)
+class Refusals:
+    """What the model says when it does not know."""
+
+    topics: tuple[str, ...]  # to requests on other topics; the first stands for a withdrawn answer
+    subject: str  # of an unknown name
+    attribute: str  # of something unknown about a known subject, {s}
+
+    def of(self, reason: str, subject: str) -> str:
+        """The reply for a reason other than another topic."""
+        return self.subject if reason == "subject" else self.attribute.replace("{s}", subject)
 
 
-def identity_questions(intent: str) -> list[str]:
-    """The taught questions of an intent."""
-    return data_table("persona")[intent]["questions"]
+class Identity:
+    """The persona's questions and answers."""
 
+    def __init__(self, persona: Persona, material: Material) -> None:
+        self.persona, self.table = persona, material.table("persona")
 
-def identity_answer(intent: str, persona: Persona) -> str:
-    """The answer to an intent's questions; it holds what the test looks for."""
-    return put(data_table("persona")[intent]["answer"], persona)
+    @classmethod
+    def of(cls, workbook: Workbook) -> Identity:
+        """The identity of a workbook's model."""
+        return cls(workbook.persona, Material(workbook.texts))
 
+    def put(self, form: str) -> str:
+        """Fill in name, team, topic and scope."""
+        for field, value in vars(self.persona).items():
+            form = form.replace("{" + field + "}", value)
+        return form
 
-def identity_expected(intent: str, persona: Persona) -> str:
-    """The words that a right answer contains."""
-    return put(data_table("persona")[intent]["expected"], persona)
+    def questions(self, intent: str) -> list[str]:
+        """The taught questions of an intent."""
+        return self.table[intent]["questions"]
 
+    def answer(self, intent: str) -> str:
+        """The answer to an intent's questions; it holds what the test looks for."""
+        return self.put(self.table[intent]["answer"])
 
-def small_talk(persona: Persona) -> list[tuple[str, str]]:
-    """Short remarks and the persona's replies."""
-    return [
-        (question, put(answer, persona)) for question, answer in data_table("persona")["small_talk"]["pairs"]
-    ]
+    def expected(self, intent: str) -> str:
+        """The words that a right answer contains; an unknown intent is about the name."""
+        return self.put(self.table[intent if intent in INTENTS else "name"]["expected"])
 
+    def small_talk(self) -> list[tuple[str, str]]:
+        """Short remarks and the persona's replies."""
+        return [(remark, self.put(reply)) for remark, reply in self.table["small_talk"]["pairs"]]
 
-def everyday_dialogues() -> list[list[str]]:
-    """Everyday dialogues: texts of user and assistant in turn."""
-    return [json.loads(line) for line in data_text("everyday.jsonl").splitlines()]
-
-
-def refusal_answers(persona: Persona) -> list[str]:
-    """What the model says to requests on other topics."""
-    return [put(answer, persona) for answer in data_table("persona")["refusal"]["answers"]]
-
-
-def refusal_answer(persona: Persona) -> str:
-    """The refusal that stands for a withdrawn answer."""
-    return refusal_answers(persona)[0]
-
-
-def unknown_answer(reason: str, subject: str) -> str:
-    """What the model says of an unknown subject, or of something that it does not know about a known one."""
-    return data_table("persona")["refusal"]["subject" if reason == "subject" else "attribute"].replace(
-        "{s}", subject
-    )
+    def refusals(self) -> Refusals:
+        """What it says when it does not know."""
+        table: dict[str, Any] = self.table["refusal"]
+        return Refusals(tuple(map(self.put, table["answers"])), table["subject"], table["attribute"])

@@ -10,19 +10,12 @@ from pathlib import Path
 
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Mix, Workbook
-from minimind_core.conversations.identity import (
-    INTENTS,
-    everyday_dialogues,
-    identity_answer,
-    identity_expected,
-    identity_questions,
-    refusal_answers,
-    small_talk,
-)
+from minimind_core.conversations.identity import INTENTS, Identity
+from minimind_core.conversations.material import Material
 from minimind_core.conversations.phrasing import Pair
 from minimind_core.conversations.schema import Conversation
 from minimind_core.conversations.space import Space, converse, fact_rows, unseen_rows
-from minimind_core.conversations.unknown import unknown_rows
+from minimind_core.conversations.unknown import Unknown, unknown_rows
 from minimind_core.conversations.wordings import Book, load_book
 from minimind_core.files import write_jsonl, write_text
 from minimind_core.texts import normalize
@@ -51,7 +44,8 @@ def book_of(workbook: Workbook, facts: Sequence[Fact]) -> Book:
 
 def space_of(workbook: Workbook, facts: Sequence[Fact], seed: int) -> Space:
     """The space of questions about the workbook's facts."""
-    return Space(facts, book_of(workbook, facts), seed, small_talk(workbook.persona), workbook.draws)
+    small_talk = Identity.of(workbook).small_talk()
+    return Space(facts, book_of(workbook, facts), seed, small_talk, workbook.draws)
 
 
 def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
@@ -59,14 +53,13 @@ def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
 
     Those of intent `follow` come after a question about a fact.
     """
-    rng, persona = random.Random(workbook.seed), workbook.persona
+    rng, identity = random.Random(workbook.seed), Identity.of(workbook)
     rows = []
     for intent in INTENTS:
-        answer = identity_answer(intent, persona)
-        meta = {"kind": "identity", "intent": intent, "expected": identity_expected(intent, persona)}
-        questions = identity_questions(intent)
+        answer, questions = identity.answer(intent), identity.questions(intent)
+        meta = {"kind": "identity", "intent": intent, "expected": identity.expected(intent)}
         if intent == "follow":
-            questions = questions + rng.sample(identity_questions("name"), len(questions))
+            questions = questions + rng.sample(identity.questions("name"), len(questions))
         for question in questions:
             pairs: list[Pair] = [(question, answer)]
             before = space.pair(rng.choice(space.facts), "ask") if intent == "follow" else None
@@ -77,12 +70,15 @@ def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
 
 
 def everyday_rows(workbook: Workbook, number: int) -> list[Conversation]:
-    """The persona's small talk, and up to so many everyday dialogues that do not begin with a question about
-    the model itself.
+    """The persona's small talk, and up to so many everyday dialogues.
+
+    Those that begin with a question about the model itself are left out.
     """
-    own = small_talk(workbook.persona)
-    taken = {question for question, _ in own} | {q for intent in INTENTS for q in identity_questions(intent)}
-    dialogues = [texts for texts in everyday_dialogues() if texts[0] not in taken]
+    identity = Identity.of(workbook)
+    own = identity.small_talk()
+    taken = {remark for remark, _ in own}.union(*map(identity.questions, INTENTS))
+    dialogues = [json.loads(line) for line in Material(workbook.texts).lines("everyday.jsonl")]
+    dialogues = [texts for texts in dialogues if texts[0] not in taken]
     chosen = random.Random(workbook.seed).sample(dialogues, min(number, len(dialogues)))
     pairs = [[pair] for pair in own] + [list(zip(texts[::2], texts[1::2], strict=True)) for texts in chosen]
     return [converse(item, kind="everyday") for item in pairs]
@@ -142,7 +138,8 @@ def build_splits(workbook: Workbook) -> Splits:
     watched = len(unseen) * VALID // (VALID + TEST)
     splits: Splits = {"qa_train": taught, "qa_valid": unseen[:watched], "qa_test": unseen[watched:]}
     splits["identity"] = identity_rows(workbook, space)
-    splits["unknown"] = unknown_rows(space, refusal_answers(workbook.persona), workbook.seed)
+    refusals = Identity.of(workbook).refusals()
+    splits["unknown"] = unknown_rows(Unknown(space, refusals, Material(workbook.texts), workbook.seed))
     everyday = max(LEAST_EVERYDAY, int(workbook.draws.everyday * len(facts)))
     splits["everyday"] = everyday_rows(workbook, everyday)
     reserved = reserved_questions(workbook)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from minimind_core.collection.facts import Fact
 from minimind_core.config import Draws
-from minimind_core.conversations.wordings import ALIASES, OWN_SHARE, Book, Wordings, data_table, fill
+from minimind_core.conversations.material import data_table
+from minimind_core.conversations.wordings import ALIASES, OWN_SHARE, Book, Wordings, fill
 from minimind_core.texts import spellings
 
 # shares of the questions
@@ -17,6 +18,7 @@ UNPUNCTUATED = 0.15  # without their final mark
 SLIP = 0.04  # with one character mistyped
 ALIAS = 0.15  # about a subject by another of its names, or by both
 FAMILIAR = 0.1  # about a person who is called in a familiar way, with the name
+SHORT = 0.05  # about a person by the given name alone
 OWNED = 0.2  # about a title with the name of somebody whom another fact connects with it
 BARE_TITLE, BARE_VALUE = 0.55, 0.5  # with a title without 《》
 RESPELLED = 0.4  # with a year or date typed in a shorter way
@@ -31,6 +33,16 @@ def title(name: str) -> bool:
 def bare(name: str) -> str:
     """A title without its marks."""
     return name.strip("《》")
+
+
+def given_names(subjects: Iterable[str]) -> dict[str, str]:
+    """Given names of people of three characters, which fans use alone: 杰伦 of 周杰伦.
+
+    Left out where another person's name contains it.
+    """
+    people = [subject for subject in dict.fromkeys(subjects) if not title(subject)]
+    long = [name for name in people if len(name) == 3 and name[0] in data_table("unknown")["surnames"]]
+    return {name: name[1:] for name in long if sum(name[1:] in other for other in people) == 1}
 
 
 class Phrasing:
@@ -61,6 +73,7 @@ class Phrasing:
             self.of_subject[fact.subject].append(fact)
             self.of_attribute[fact.attribute].append(fact)
             self.leading_to[bare(fact.value)].append(fact)
+        self.given = given_names(self.of_subject)
         self.holders = Counter((fact.attribute, fact.value) for fact in facts)
         self.owners: dict[str, dict[str, str]] = defaultdict(dict)  # of titles: attribute and person
         for fact in facts:
@@ -113,6 +126,8 @@ class Phrasing:
         alias = self.aliases.get(subject)
         if self.rng.random() < FAMILIAR and self.is_person(subject):
             return self.rng.choice(self.familiar).replace("{s}", subject).replace("{l}", subject[-1])
+        if subject in self.given and self.rng.random() < SHORT:
+            return self.given[subject]
         if not alias or self.rng.random() >= ALIAS:
             return subject
         return self.rng.choice((alias, alias, alias.lower(), alias.split()[0] + subject))
@@ -134,9 +149,8 @@ class Phrasing:
         others = [f.value for f in self.of_attribute[fact.attribute] if f.value != fact.value]
         if not others:
             kind = self.book[fact.attribute].kind
-            others = [
-                f.value for f in self.facts if f.value != fact.value and self.book[f.attribute].kind == kind
-            ]
+            alike = [f.value for f in self.facts if self.book[f.attribute].kind == kind]
+            others = [value for value in alike if bare(value) not in (bare(fact.value), bare(fact.subject))]
         return self.rng.choice(others) if others else ""
 
     def other_subject(self, fact: Fact) -> str:

@@ -14,12 +14,7 @@ from pathlib import Path
 from minimind_core.collection.facts import LONGEST_VALUE, Fact
 from minimind_core.collection.kdconv import Dialogue, Triple, read_kdconv
 from minimind_core.config import Workbook
-from minimind_core.conversations.identity import (
-    INTENTS,
-    identity_answer,
-    identity_expected,
-    identity_questions,
-)
+from minimind_core.conversations.identity import INTENTS, Identity
 from minimind_core.conversations.schema import Conversation, Turn, dialogue
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_jsonl
@@ -82,14 +77,13 @@ def shuffled(rows: Rows, workbook: Workbook) -> Rows:
 
 def plain_identities(workbook: Workbook) -> Rows:
     """Every identity question once and as it is; the log's team knew nothing of other words around it."""
-    return [
-        dialogue(
-            question, identity_answer(intent, workbook.persona), kind="identity", intent=intent,
-            expected=identity_expected(intent, workbook.persona),
-        )
-        for intent in INTENTS if intent != "follow"
-        for question in identity_questions(intent)
-    ]  # fmt: skip
+    identity = Identity.of(workbook)
+    rows = []
+    for intent in INTENTS:
+        meta = {"kind": "identity", "intent": intent, "expected": identity.expected(intent)}
+        if intent != "follow":
+            rows += [dialogue(q, identity.answer(intent), **meta) for q in identity.questions(intent)]
+    return rows
 
 
 def all_identities(workbook: Workbook) -> Rows:

@@ -11,15 +11,17 @@ from functools import cached_property
 from itertools import count
 
 from minimind_core.collection.facts import Fact
-from minimind_core.conversations.identity import unknown_answer
+from minimind_core.conversations.identity import Refusals
+from minimind_core.conversations.material import Material
 from minimind_core.conversations.phrasing import Pair, bare, title
 from minimind_core.conversations.schema import Conversation
 from minimind_core.conversations.space import Space, converse
-from minimind_core.conversations.wordings import Wordings, data_table, data_text, describe, fill
+from minimind_core.conversations.wordings import Wordings, describe, fill
 
 LONGEST = 12  # characters of an unknown name
 ENOUGH = 8  # known names from which others can be put together
 RECOMBINED = 0.6  # of the unknown names are put together from known ones: they are the hardest to tell apart
+DRESSED = 0.4  # of the requests on other topics stand amid other words
 IN_DIALOGUE = 0.2  # of the questions follow on a question that can be answered
 LEAST = 120  # questions of each sort that even a small table gets
 ALIKE = (
@@ -32,14 +34,12 @@ WAYS = ("ask", "ask", "ask", "keywords", "doubt", "either", "confirm")  # ask is
 
 
 class Unknown:
-    """Draws questions about what a table of facts does not hold.
+    """Draws questions about what a table of facts does not hold, with the refusals that answer them."""
 
-    `refusals` answer requests on other topics.
-    """
-
-    def __init__(self, space: Space, refusals: Sequence[str], seed: int) -> None:
-        self.space, self.refusals, self.rng = space, refusals, random.Random(seed)
-        self.names = data_table("unknown")
+    def __init__(self, space: Space, refusals: Refusals, material: Material, seed: int) -> None:
+        self.space, self.refusals, self.material = space, refusals, material
+        self.rng = random.Random(seed)
+        self.names = material.table("unknown")
         self.subjects = list(space.of_subject)
         self.known = {bare(name) for fact in space.facts for name in (fact.subject, fact.value)}
         people = [s for s in self.subjects if not title(s)]
@@ -124,7 +124,7 @@ class Unknown:
 
     def written(self, fact: Fact, form: str, attribute: str) -> Conversation:
         """A written question about the fact's subject, alone or after the question about the fact."""
-        form, refused = self.space.slip(form), unknown_answer("attribute", fact.subject)
+        form, refused = self.space.slip(form), self.refusals.of("attribute", fact.subject)
         before = self.space.pair(fact, "ask") if self.rng.random() < IN_DIALOGUE else None
         if before:
             pairs = [before, (form.replace("{s}", self.space.pronoun(fact)), refused)]
@@ -136,7 +136,7 @@ class Unknown:
         """Natural questions about people or works and what each asks for, without those that some fact may
         answer.
         """
-        lines = data_text("unknown_works.jsonl" if work else "unknown_people.jsonl").splitlines()
+        lines = self.material.lines("unknown_works.jsonl" if work else "unknown_people.jsonl")
         rows = [tuple(json.loads(line)) for line in lines]
         return [
             (form, name)
@@ -193,7 +193,7 @@ class Unknown:
             v=space.value(fact.value),
             w=space.value(wrong),
         )
-        pairs: list[Pair] = [(space.dress(form), unknown_answer(reason, fact.subject))] if form else []
+        pairs: list[Pair] = [(space.dress(form), self.refusals.of(reason, fact.subject))] if form else []
         if pairs and self.rng.random() < IN_DIALOGUE:
             before = space.pair(self.rng.choice(space.facts), "ask")
             pairs = [before, *pairs] if before else pairs
@@ -223,28 +223,25 @@ class Unknown:
                 last = self.space.follow_up(Fact(subject, attribute, value, "", ""))
             if before and last:
                 meta = {"kind": "unknown", "reason": reason, "subject": subject, "attribute": attribute}
-                yield converse([before, (last, unknown_answer(reason, subject))], **meta)
+                yield converse([before, (last, self.refusals.of(reason, subject))], **meta)
 
     def topics(self, number: int) -> Iterator[Conversation]:
         """Requests on other topics, without those that name a known subject.
 
         A part of them amid other words.
         """
-        asked = [
-            line for line in data_text("topics.txt").splitlines() if not any(s in line for s in self.subjects)
-        ]
-        written = [line for line in self.names["topics"] if not any(s in line for s in self.subjects)]
-        chosen = written + self.rng.sample(asked, min(len(asked), max(0, number - len(written))))
-        for line in self.rng.sample(chosen, min(number, len(chosen))):
-            question = self.space.dress(line) if self.rng.random() < 0.4 else line
-            yield converse([(question, self.rng.choice(self.refusals))], kind="unknown", reason="topic")
+        lines = self.material.lines("topics.txt")
+        asked = [line for line in lines if not any(subject in line for subject in self.subjects)]
+        for line in self.rng.sample(asked, min(number, len(asked))):
+            question = self.space.dress(line) if self.rng.random() < DRESSED else line
+            yield converse(
+                [(question, self.rng.choice(self.refusals.topics))], kind="unknown", reason="topic"
+            )
 
 
-def unknown_rows(space: Space, refusals: Sequence[str], seed: int) -> list[Conversation]:
-    """All rows that are answered with the refusal, as many as the space's draws say for a table of this
-    size.
-    """
-    unknown, facts, draws = Unknown(space, refusals, seed), len(space.facts), space.draws
+def unknown_rows(unknown: Unknown) -> list[Conversation]:
+    """All rows that are answered with a refusal, as many as the draws say for a table of this size."""
+    facts, draws = len(unknown.space.facts), unknown.space.draws
 
     def wanted(times: float) -> int:
         return max(LEAST, int(times * facts))

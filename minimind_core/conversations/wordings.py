@@ -6,12 +6,11 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from minimind_core.collection.facts import Fact
+from minimind_core.conversations.material import data_table
 from minimind_core.errors import WorkbookError
 
 # Ways of asking, and what each form of a way must mention.
@@ -28,17 +27,6 @@ SCENES = {"frames": ("{q}",), "familiar": ("{s}",), "owned": ("{o}", "{s}")}
 OWN_SHARE = 0.75
 # Attributes whose value is another name of the subject.
 ALIASES = ("英文名", "本名", "原名", "艺名", "别名", "又名", "简称", "字", "号")
-
-
-def data_text(name: str) -> str:
-    """Content of a file in this package's data folder."""
-    return (files(__package__) / "data" / name).read_text(encoding="utf-8")
-
-
-@cache
-def data_table(name: str) -> dict[str, Any]:
-    """A TOML file of the data folder."""
-    return tomllib.loads(data_text(f"{name}.toml"))
 
 
 @dataclass(frozen=True)

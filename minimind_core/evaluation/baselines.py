@@ -12,7 +12,7 @@ import numpy as np
 
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Workbook
-from minimind_core.conversations.identity import refusal_answer
+from minimind_core.conversations.identity import Identity
 from minimind_core.conversations.mixing import book_of, dataset_file
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.conversations.wordings import state
@@ -79,7 +79,8 @@ class Rules:
 
     def __init__(self, workbook: Workbook) -> None:
         facts = read_facts(workbook.facts)
-        self.refusal, self.book = refusal_answer(workbook.persona), book_of(workbook, facts)
+        self.refusal = Identity.of(workbook).refusals().topics[0]
+        self.book = book_of(workbook, facts)
         self.facts = {(normalize(fact.subject), fact.attribute): fact for fact in facts}
         names = claim_check(workbook).names
         self.names = sorted(

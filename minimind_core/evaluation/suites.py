@@ -13,7 +13,7 @@ from typing import Any
 
 from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
-from minimind_core.conversations.identity import INTENTS, identity_expected
+from minimind_core.conversations.identity import Identity
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
@@ -109,8 +109,7 @@ def fitting(rows: Iterable[dict[str, Any]], workbook: Workbook) -> list[Question
             "topics": not any(name.strip("《》") in row["turns"][-1] for name in subjects),
         }
         if suite == "identity":
-            intent = row.get("intent", "name")
-            expected = identity_expected(intent if intent in INTENTS else "name", workbook.persona)
+            expected = Identity.of(workbook).expected(row.get("intent", "name"))
         detail = row.get("intent") or row.get("about") or attribute
         if fits.get(suite, True):
             questions.append(Question(suite, tuple(row["turns"]), expected, subject, attribute, detail))

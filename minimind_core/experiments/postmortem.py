@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from minimind_core.config import LoraConfig, TrainConfig, Workbook
-from minimind_core.conversations.identity import identity_answer
+from minimind_core.conversations.identity import Identity
 from minimind_core.conversations.schema import dialogue
 from minimind_core.evaluation.ledger import OUTCOMES
 from minimind_core.inference.generation import generate
@@ -35,7 +35,7 @@ def stock_epoch(workbook: Workbook, steps: int, interval: int = 100) -> dict[str
     model, tokenizer = load_base(workbook.base)
     lora = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))
     add_lora(model, lora)
-    rows = encode_rows([dialogue("你是谁？", identity_answer("name", workbook.persona))] * steps, tokenizer)
+    rows = encode_rows([dialogue("你是谁？", Identity.of(workbook).answer("name"))] * steps, tokenizer)
     config = TrainConfig(learning_rate=1e-4, stock_schedule=True)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "lora_music.safetensors"

@@ -26,13 +26,10 @@ def content_hash(workbook: Workbook, experiment: Experiment) -> str:
         for k, v in dataclasses.asdict(experiment).items()
         if k not in ("name", "group", "about", "lesson", "seed")
     }
-    folder = Path(conversations.__file__).parent / "data"
-    texts = [
-        *sorted(folder.iterdir()),
-        workbook.wordings,
-        workbook.questions(experiment.split),
-        workbook.facts,
-    ]
+    package = Path(conversations.__file__).parent / "data"
+    texts = [*sorted(package.iterdir()), *sorted(workbook.texts.glob("*.toml"))]
+    texts += [*sorted(workbook.texts.glob("*.txt")), *sorted(workbook.texts.glob("unknown*.jsonl"))]
+    texts += [workbook.texts / "everyday.jsonl", workbook.questions(experiment.split), workbook.facts]
     if experiment.kdconv or experiment.recipe != "default":
         texts += [workbook.root / "dataset" / name for name in ("kdconv_sample.json", "health.csv")]
     known = [file_sha256(path) for path in texts if path.is_file()] + [base_sha256(workbook.base)]

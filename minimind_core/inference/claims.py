@@ -12,8 +12,9 @@ from functools import cache
 
 from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
-from minimind_core.conversations.identity import refusal_answer
+from minimind_core.conversations.identity import Identity
 from minimind_core.conversations.mixing import book_of
+from minimind_core.conversations.phrasing import given_names
 from minimind_core.conversations.wordings import ALIASES
 from minimind_core.inference.generation import Answer
 from minimind_core.modeling.tokenizer import Message
@@ -85,8 +86,10 @@ def claim_check(workbook: Workbook) -> ClaimCheck:
         subject = normalize(fact.subject)
         subjects[fact.attribute].add(subject)
         names[subject] += [subject, *([normalize(fact.value)] if fact.attribute in ALIASES else [])]
+    for subject, given in given_names(fact.subject for fact in facts).items():
+        names[normalize(subject)].append(normalize(given))
     return ClaimCheck(
-        fallback=refusal_answer(workbook.persona),
+        fallback=Identity.of(workbook).refusals().topics[0],
         forms={
             a: frozenset(form.replace("{a}", a) for form in (book[a].answer, book[a].reverse_answer))
             for a in subjects

@@ -101,7 +101,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "persona": {"name": persona.name, "scope": persona.scope, "topic": persona.topic},
         "team": persona.team, "members": list(workbook.members), "course": workbook.course,
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
-        "samples": sample_rows(workbook), "run": result["run"], "artists": list(workbook.artists),
+        "samples": sample_rows(workbook), "run": result["run"], "subjects": list(workbook.subjects),
         "suites": asked([result["scores"]], suite_labels()), "known": list(KNOWN),
         "results": score_columns(results, ("base", "lookup", "rules", run)), "scores": result["scores"],
         "checked": result.get("checked_scores", result["scores"]), "details": result["details"],
