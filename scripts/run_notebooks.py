@@ -29,7 +29,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 def make_scratch(folder: Path) -> Path:
     """A project folder of its own, so that a trial never touches the real results.
 
-    Base and facts stay where they are.
+    Base, facts and texts stay where they are.
     """
     workbook = load_workbook(PROJECT)
     folder = folder.resolve()
@@ -40,16 +40,11 @@ def make_scratch(folder: Path) -> Path:
         shutil.copytree(
             PROJECT / "dataset" / "questions", folder / "dataset" / "questions", dirs_exist_ok=True
         )
-    names = (
-        "report/report.typ",
-        "report/original_runs.json",
-        "dataset/kdconv_sample.json",
-        "dataset/wordings.toml",
-    )
+    names = ("report/report.typ", "report/original_runs.json", "dataset/kdconv_sample.json")
     for name in filter(lambda name: (PROJECT / name).is_file(), names):
         shutil.copy(PROJECT / name, folder / name)
     text = (PROJECT / "workbook.toml").read_text(encoding="utf-8")
-    for key, path in (("base", workbook.base), ("facts", workbook.facts)):
+    for key, path in (("base", workbook.base), ("facts", workbook.facts), ("texts", workbook.texts)):
         text = re.sub(rf'(?m)^{key} = "[^"]*"', lambda _, k=key, p=path: f'{k} = "{p.as_posix()}"', text)
     write_text(folder / "workbook.toml", text)
     return folder
