@@ -27,9 +27,10 @@ import torch.nn.functional as F
 
 from minimind_core.config import PROFILES, STOCK_LORA, LoraConfig, load_workbook
 from minimind_core.conversations.schema import Conversation, read_conversations
-from minimind_core.devices import choose_device, fast_bfloat16, lower_frozen
+from minimind_core.devices import choose_device, fast_bfloat16
 from minimind_core.files import write_json
 from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.fast import lower_frozen
 from minimind_core.modeling.lora import add_lora
 from minimind_core.training.batches import ConversationBatches, encode_rows, make_batch
 from minimind_core.training.trainer import train

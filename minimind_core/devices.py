@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from contextlib import AbstractContextManager
 from functools import cache
-from pathlib import Path
 
 import torch
-from torch import nn
 
 from minimind_core.errors import WorkbookError
 
@@ -42,39 +38,3 @@ def fast_bfloat16(kind: str) -> bool:
 def autocast(device: torch.device) -> AbstractContextManager:
     """Matrix products in bfloat16 where that is fast; sums and losses stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=fast_bfloat16(device.type))
-
-
-def lower_frozen(model: nn.Module) -> nn.Module:
-    """Store matrices that are not trained in bfloat16 where that is fast: half the memory, and no conversion
-    at every step.
-    """
-    device = next(model.parameters()).device
-    if fast_bfloat16(device.type):
-        for parameter in model.parameters():
-            if parameter.dim() == 2 and not parameter.requires_grad:
-                parameter.data = parameter.data.bfloat16()
-    return model
-
-
-def release_helpers() -> None:
-    """Let go of the calling thread's idle OpenMP helpers, before another thread computes.
-
-    GNU's runtime counts them: while there are more threads than cores, all of them sleep between two
-    operations instead of waiting awake, and training in a notebook's second thread took 1.6 times as long
-    (two cores). They come back when needed.
-    """
-    pause_soft = 1  # omp_pause_soft of OpenMP 5.0
-    for library in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
-        ctypes.CDLL(str(library)).omp_pause_resource_all(pause_soft)
-
-
-def keep_memory() -> None:
-    """Let the C library keep freed memory for the next step instead of giving it back: a step took 3 % less
-    time (two cores).
-
-    Linux's only; elsewhere nothing changes.
-    """
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        library.mallopt(trim_threshold, 1 << 30)
-        library.mallopt(mmap_threshold, 32 << 20)  # the most that it takes

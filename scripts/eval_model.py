@@ -14,12 +14,13 @@ from pathlib import Path
 from minimind_core.config import Workbook, load_workbook
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import read_conversations
-from minimind_core.devices import choose_device, lower_frozen
+from minimind_core.devices import choose_device
 from minimind_core.errors import WorkbookError, exit_with
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.claims import claim_check
 from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.fast import lower_frozen
 from minimind_core.modeling.lora import load_adapter, merge_lora
 from minimind_core.modeling.tokenizer import Message
 from minimind_core.training.run_files import base_sha256, run_folder

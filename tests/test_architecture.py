@@ -1,6 +1,7 @@
 """The house rules: imports run one way, modules stay small, pins agree, numbers come from files."""
 
 import ast
+import graphlib
 import re
 import tomllib
 from pathlib import Path
@@ -61,6 +62,12 @@ def test_imports_never_run_back(path):
         assert own == "ui" or path.name == "figures.py"
     if "ipywidgets" in heavy:
         assert own == "ui"
+
+
+def test_no_module_imports_itself_through_others():
+    own = {".".join(path.relative_to(PROJECT).with_suffix("").parts): path for path in MODULES}
+    graph = {name: imports(path) & own.keys() for name, path in own.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from conftest import PROJECT, random_model
 
 from minimind_core.config import TrainConfig
 from minimind_core.modeling.tokenizer import END_ID
+from minimind_core.training.batches import IGNORE
 from minimind_core.training.budget import (
     BudgetPlan,
     ChatRows,
@@ -21,7 +22,6 @@ from minimind_core.training.budget import (
     packed_step,
     train_within,
 )
-from minimind_core.training.trainer import IGNORE
 
 TURNS = [
     {"role": ("user", "assistant")[i % 2], "content": text}

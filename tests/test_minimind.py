@@ -1,12 +1,18 @@
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY, random_model
 
-from minimind_core.config import ModelConfig
+from minimind_core.config import LoraConfig, ModelConfig
+from minimind_core.modeling import fast
 from minimind_core.modeling.checkpoint import load_base, save_base
-from minimind_core.modeling.fused import LinearCrossEntropy, LoraProduct, RMSNormalize, Rotate, product
+from minimind_core.modeling.fast import LinearCrossEntropy, LoraProduct, RMSNormalize, Rotate, product
+from minimind_core.modeling.lora import add_lora, lora_state
 from minimind_core.modeling.minimind import MiniMind, expand_cache
+from minimind_core.training import trainer
+from minimind_core.training.batches import Batch
 
 TOKENS = torch.tensor([[5, 9, 200, 31, 7, 8], [6, 6, 17, 4000, 3, 2]])
 
@@ -150,3 +156,21 @@ def test_norm_and_rotation_are_exact_but_for_rounding_in_either_precision(dtype,
             assert value.dtype == kind
             results.append((value.float(), torch.autograd.grad(value, given, along.to(kind))[0].float()))
         torch.testing.assert_close(*results, rtol=within, atol=within)
+
+
+def test_plain_formulas_and_fast_ones_give_the_same_loss_and_gradients(model, monkeypatch):
+    monkeypatch.setattr(trainer, "autocast", lambda device: contextlib.nullcontext())
+    add_lora(model, LoraConfig(rank=3, alpha=6))
+    with torch.no_grad():
+        for tensor in lora_state(model).values():
+            tensor.normal_(std=0.1)
+    batch = Batch(TOKENS[:, :-1], TOKENS[:, 1:], torch.tensor([[4, 8, 15]]))
+    found = []
+    for way in (contextlib.nullcontext, fast.plain):
+        model.zero_grad()
+        with way():
+            loss, _ = trainer.batch_loss(model, batch)
+            loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.requires_grad)])
+    assert found[0][1].abs().max() > 0
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)

@@ -14,9 +14,10 @@ from conftest import random_model
 
 from minimind_core.conversations.mixing import write_dataset
 from minimind_core.errors import WorkbookError
+from minimind_core.training.batches import Batch
 from minimind_core.training.runs import Watch
 from minimind_core.training.tracking import tracking
-from minimind_core.training.trainer import Batch, StepRecord, batch_loss
+from minimind_core.training.trainer import StepRecord, batch_loss
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TRAIN = ["minimind_core.cli", "--root"]

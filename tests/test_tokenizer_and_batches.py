@@ -15,13 +15,14 @@ from minimind_core.modeling.tokenizer import (
     load_tokenizer,
 )
 from minimind_core.training.batches import (
+    IGNORE,
     ConversationBatches,
     encode_row,
     encode_rows,
     group_by_length,
     make_batch,
 )
-from minimind_core.training.trainer import IGNORE, batch_loss
+from minimind_core.training.trainer import batch_loss
 
 TOKENIZER = load_tokenizer(PROJECT / "weights" / "base" / "tokenizer.json")
 CHATS = [

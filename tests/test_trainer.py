@@ -7,12 +7,13 @@ import torch
 from conftest import TINY, random_model
 
 from minimind_core.config import LoraConfig, TrainConfig
-from minimind_core.devices import release_helpers
 from minimind_core.errors import WorkbookError
+from minimind_core.modeling.fast import release_helpers
 from minimind_core.modeling.lora import add_lora, lora_state
 from minimind_core.training import trainer
+from minimind_core.training.batches import IGNORE, Batch
 from minimind_core.training.optimizers import orthogonalize, rate_factor
-from minimind_core.training.trainer import IGNORE, Batch, train
+from minimind_core.training.trainer import train
 
 CONFIG = TrainConfig(learning_rate=1e-2, validate_every=3)
 

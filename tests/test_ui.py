@@ -110,7 +110,7 @@ def test_tables(workbook):
     assert compared.loc["身份"].to_dict() == {"题数": 9, "只有main对": 3, "只有查表对": 1, "p": "0.62"}
     answers = [{"question": "问", "before": [], "expected": "答", "answer": "答", "right": True}]
     assert isinstance(widgets.answer_table(answers), pd.DataFrame) and widgets.answer_table([]).empty
-    assert "return LoraProduct.apply(x, self.base.weight" in widgets.show_source(LoraLinear).data
+    assert "return self.base(x) + self.scale *" in widgets.show_source(LoraLinear).data
     assert dataclasses.is_dataclass(live_plot.StepRecord)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import lzma
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,37 +108,37 @@ def examine(
     """
     findings: list[Finding] = []
     rows: list[tuple[int, Conversation]] = []
-    seen: dict[tuple, int] = {}
-    answers: dict[tuple, tuple[int, str]] = {}
-
-    def add(line: int, error: bool, what: str, remedy: str) -> None:
-        findings.append(Finding(path, line, error, what, remedy))
-
     if path.is_file() and path.read_bytes()[:3] == b"\xef\xbb\xbf":
-        add(1, False, "文件开头有 BOM", "请另存为不带 BOM 的 UTF-8")
+        findings.append(Finding(path, 1, False, "文件开头有 BOM", "请另存为不带 BOM 的 UTF-8"))
     for line, item in iterate_conversations(path):
         if isinstance(item, str):
-            add(line, True, item, "请改正或删去这一行")
+            findings.append(Finding(path, line, True, item, "请改正或删去这一行"))
             continue
         rows.append((line, item))
-        turns = item.conversations
-        if turns in seen and "copy" not in item.meta:  # copies made by the mixing ratio are meant
-            add(line, False, f"与第 {seen[turns]} 行完全相同", "若不是有意重复，请删去一行")
-        seen.setdefault(turns, line)
-        first, answer = answers.setdefault(turns[:-1], (line, item.answer))
-        if answer != item.answer:
-            add(line, True, f"问题与第 {first} 行相同，回答却不同", "请统一成一个回答")
-        for problem in text_problems(item, own):
-            add(line, *problem)
-    for (line, _), tokens in zip(
-        rows, count_tokens([row for _, row in rows]) if count_tokens and rows else (), strict=False
-    ):
+        findings += [Finding(path, line, *problem) for problem in text_problems(item, own)]
+    lengths = count_tokens([row for _, row in rows]) if count_tokens and rows else ()
+    for (line, _), tokens in zip(rows, lengths, strict=False):
         if tokens > max_length:
-            add(line, True, f"长 {tokens} 个词元，超过 {max_length}，结尾会被截断", "请缩短回答或拆成几轮")
-    findings += near_findings(path, rows)
+            what = f"长 {tokens} 个词元，超过 {max_length}，结尾会被截断"
+            findings.append(Finding(path, line, True, what, "请缩短回答或拆成几轮"))
+    findings += [*same_findings(path, rows), *near_findings(path, rows)]
     if not rows and not findings:
-        add(1, True, "没有任何对话", "请先运行 minimind build-dataset")
+        findings.append(Finding(path, 1, True, "没有任何对话", "请先运行 minimind build-dataset"))
     return sorted(findings, key=lambda f: f.line)
+
+
+def same_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> Iterator[Finding]:
+    """Rows that stand there twice, and questions that are answered in two ways."""
+    seen: dict[tuple, int] = {}
+    answers: dict[tuple, tuple[int, str]] = {}
+    for line, row in rows:
+        turns = row.conversations
+        if turns in seen and "copy" not in row.meta:  # copies made by the mixing ratio are meant
+            yield Finding(path, line, False, f"与第 {seen[turns]} 行完全相同", "若不是有意重复，请删去一行")
+        seen.setdefault(turns, line)
+        first, answer = answers.setdefault(turns[:-1], (line, row.answer))
+        if answer != row.answer:
+            yield Finding(path, line, True, f"问题与第 {first} 行相同，回答却不同", "请统一成一个回答")
 
 
 def context(row: Conversation) -> str:

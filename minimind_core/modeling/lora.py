@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -14,26 +15,25 @@ from minimind_core.config import LINEAR_NAMES, LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.modeling.checkpoint import load_tensors
-from minimind_core.modeling.fused import LoraProduct
+from minimind_core.modeling.fast import faster, lora_forward
 from minimind_core.modeling.pth import read_lora_pth
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer and its trainable low-rank update."""
+    """冻结的线性层 W，加上可以训练的低秩更新：y = W x + (alpha / r) B A x。"""
 
     def __init__(self, base: nn.Linear, config: LoraConfig) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
         self.scale, rank = config.scale, config.rank
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features))
-        self.lora_B = nn.Parameter(
-            torch.zeros(base.out_features, rank)
-        )  # zero: the adapter starts as no change
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))  # 从零开始：刚加上时什么也不变
 
+    @faster(lora_forward)
     def forward(self, x: Tensor) -> Tensor:
-        """(…, in) -> (…, out)."""
-        return LoraProduct.apply(x, self.base.weight, self.lora_A, self.lora_B, self.scale)
+        """(…, in) -> (…, out)"""
+        return self.base(x) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
 
     def delta(self) -> Tensor:
         """The update of the weight, (out, in)."""

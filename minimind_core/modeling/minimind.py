@@ -10,7 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minimind_core.config import ModelConfig
-from minimind_core.modeling.fused import RMSNormalize, Rotate
+from minimind_core.modeling.fast import (
+    Rotate,
+    attend_by_products,
+    bfloat16_on_cpu,
+    faster,
+    normalize_quickly,
+    training_on_cpu,
+)
 
 Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each (B, n_kv_heads, S, head_dim)
 
@@ -24,55 +31,41 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and torch.is_grad_enabled():
-            return RMSNormalize.apply(x, self.weight, self.eps)
-        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps).to(x.dtype)
+        return normalize(x, self.weight, self.eps)
+
+
+@faster(normalize_quickly)
+def normalize(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """What RMSNorm computes; x (…, size), weight (size,)."""
+    x_wide = x.float()
+    rms = x_wide.pow(2).mean(-1, keepdim=True).add(eps).sqrt()
+    return (x_wide / rms * weight).to(x.dtype)
 
 
 def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of every position, each (max_positions, head_dim / 2), as both halves of a head need
-    them (arXiv:2104.09864).
-    """
+    """Cosine and sine of every position, each (max_positions, head_dim / 2) (arXiv:2104.09864)."""
     exponent = torch.arange(0, config.head_dim, 2).float() / config.head_dim
     angles = torch.outer(torch.arange(config.max_positions).float(), config.rope_theta**-exponent)
     return angles.cos(), angles.sin()
 
 
+@faster(Rotate.apply, training_on_cpu)
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate each head's two halves by its position's angle, in float32 unless it is for training on a CPU; x
-    is (B, heads, T, head_dim).
-    """
-    if x.device.type == "cpu" and torch.is_grad_enabled():
-        return Rotate.apply(x, cos, sin)
+    """Turn each head's two halves by its position's angle; x is (B, heads, T, head_dim)."""
     first, second = x.float().chunk(2, dim=-1)
-    return torch.cat(
-        ((first * cos - second * sin).to(x.dtype), (second * cos + first * sin).to(x.dtype)), dim=-1
-    )
+    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return turned.to(x.dtype)
 
 
+@faster(attend_by_products, bfloat16_on_cpu)
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """softmax(q k^T / sqrt(head_dim)) v, causal unless a mask is given.
 
     q (B, heads, T, head_dim), k and v (B, kv_heads, S, head_dim).
     """
-    (batch, heads, length, width), (groups, seen) = q.shape, k.shape[1:3]
-    causal = mask is None and length > 1
-    if not (q.device.type == "cpu" and q.dtype == torch.bfloat16):
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=heads != groups
-        )
-    # on CPUs the fused bfloat16 kernel took 3 times as long as these products, forward and backward (34 × 30
-    # tokens, two cores)
-    if causal:
-        mask = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
-    q = (q * width**-0.5).reshape(
-        batch, groups, -1, width
-    )  # the queries that share a key stand below each other
-    scores = (q @ k.transpose(-1, -2)).view(batch, heads, length, seen)
-    if mask is not None:
-        scores = scores + torch.where(mask, 0.0, -torch.inf)
-    weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
-    return (weights.view(batch, groups, -1, seen) @ v).view(batch, heads, length, width)
+    grouped = q.shape[1] != k.shape[1]
+    causal = mask is None and q.shape[2] > 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
 
 
 class Attention(nn.Module):

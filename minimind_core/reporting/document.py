@@ -22,7 +22,7 @@ from minimind_core.evaluation.scoring import load_results, score_columns
 from minimind_core.evaluation.suites import KNOWN, SUITES, asked, suite_labels
 from minimind_core.files import replacing, write_json
 from minimind_core.inference.decoding import Decoding
-from minimind_core.modeling.fused import LoraProduct
+from minimind_core.modeling.lora import LoraLinear
 from minimind_core.reporting import figures
 from minimind_core.reporting.sections import SECTIONS, read_section, section_file
 from minimind_core.training.run_files import read_metrics, run_folder
@@ -111,7 +111,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "mistakes": examples(result, KNOWN, False, 2)[:6],
         "declined": examples(result, declines, True, 1) + examples(result, declines, False, 1),
         "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
-        "decoding": dataclasses.asdict(Decoding()), "code": inspect.getsource(LoraProduct),
+        "decoding": dataclasses.asdict(Decoding()), "code": inspect.getsource(LoraLinear),
     }  # fmt: skip
 
 

@@ -10,16 +10,32 @@ from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from minimind_core.conversations.schema import Conversation
 from minimind_core.errors import WorkbookError
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, encode_chat, shared_prefix
-from minimind_core.training.trainer import IGNORE, Batch
 
 MAX_LENGTH = 512  # tokens of one conversation
 # batches are a multiple of this wide: oneDNN spends 2 to 20 ms on each shape of bfloat16 matrices that it has
 # not met lately
 WIDTH = 4
+
+
+IGNORE = -100  # label of a position without loss
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of equal length; `prefix` is shared by all rows and computed once.
+
+    tokens (B, T); labels (B, T): the token that follows each position, IGNORE where there is no loss; prefix
+    (1, P).
+    """
+
+    tokens: Tensor
+    labels: Tensor
+    prefix: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from tokenizers import Tokenizer
 from minimind_core.config import TrainConfig
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import PAD_ID, Message, encode_chat
-from minimind_core.training.batches import Row
+from minimind_core.training.batches import IGNORE, Batch, Row
 from minimind_core.training.optimizers import build_optimizers
-from minimind_core.training.trainer import IGNORE, Batch, compiled, update
+from minimind_core.training.trainer import compiled, update
 
 EARLY = {
     "prose": 0.13, "prose2": 0.12, "classical": 0.07, "docs": 0.12, "law": 0.025, "counselling": 0.12,

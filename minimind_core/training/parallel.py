@@ -10,16 +10,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from minimind_core.errors import WorkbookError
-
-if TYPE_CHECKING:
-    from minimind_core.training.trainer import Batch
+from minimind_core.training.batches import Batch
 
 
 @contextmanager

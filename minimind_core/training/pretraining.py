@@ -20,7 +20,8 @@ from torch import Tensor
 
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import PAD, chat_segments
-from minimind_core.training.trainer import Batch, mean_loss
+from minimind_core.training.batches import Batch
+from minimind_core.training.trainer import mean_loss
 
 # How often a document of a shard is drawn, relative to the others of its group (0.3 for shards not named
 # here).

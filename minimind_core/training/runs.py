@@ -17,13 +17,14 @@ from tokenizers import Tokenizer
 from minimind_core.config import PROFILES, Profile, Workbook
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import read_conversations, stream_conversations
-from minimind_core.devices import choose_device, fast_bfloat16, lower_frozen
+from minimind_core.devices import choose_device, fast_bfloat16
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_json
 from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.fast import lower_frozen
 from minimind_core.modeling.lora import add_lora, load_adapter, lora_parameter_count, merge_lora, save_adapter
 from minimind_core.modeling.minimind import MiniMind
-from minimind_core.training.batches import ConversationBatches, encode_rows, make_batch
+from minimind_core.training.batches import Batch, ConversationBatches, encode_rows, make_batch
 from minimind_core.training.parallel import agreed, check_same, is_first
 from minimind_core.training.run_files import (
     adapter_file,
@@ -34,7 +35,7 @@ from minimind_core.training.run_files import (
     read_metrics,
     run_folder,
 )
-from minimind_core.training.trainer import Batch, StepRecord, train
+from minimind_core.training.trainer import StepRecord, train
 
 VALIDATION_ROWS = 128  # rows of the validation file that watch training
 FIXED = (

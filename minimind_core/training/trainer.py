@@ -15,33 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from minimind_core.config import TrainConfig
-from minimind_core.devices import autocast, keep_memory
+from minimind_core.devices import autocast
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
-from minimind_core.modeling.fused import LinearCrossEntropy
+from minimind_core.modeling.fast import LinearCrossEntropy, faster, keep_memory
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import PAD_ID
+from minimind_core.training.batches import IGNORE, Batch
 from minimind_core.training.optimizers import build_optimizers, rate_factor
 from minimind_core.training.parallel import add_up, first_ones_file, is_first, own_part
-
-IGNORE = -100  # label of a position without loss
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows of equal length; `prefix` is shared by all rows and computed once.
-
-    tokens (B, T); labels (B, T): the token that follows each position, IGNORE where there is no loss; prefix
-    (1, P).
-    """
-
-    tokens: Tensor
-    labels: Tensor
-    prefix: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +61,14 @@ def batch_loss(model: MiniMind, batch: Batch, hidden: Callable | None = None) ->
                 lead=lead,
             )
             states = states[:-1, :width]
-        loss = LinearCrossEntropy.apply(states[picked], model.output_matrix, labels[picked])
+        loss = summed_cross_entropy(states[picked], model.output_matrix, labels[picked])
     return loss, int(picked.sum())
+
+
+@faster(LinearCrossEntropy.apply)
+def summed_cross_entropy(states: Tensor, matrix: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(matrix · state)[label], summed, in nats; states (N, hidden), matrix (vocab, hidden)."""
+    return F.cross_entropy(F.linear(states, matrix).float(), labels, reduction="sum")
 
 
 @torch.no_grad()
@@ -120,6 +113,24 @@ def save_checkpoint(path: Path, model: nn.Module, optimizers: list, progress: Pr
         )
 
 
+class Saver:
+    """Writes checkpoints from the first process, where a path is given."""
+
+    def __init__(self, path: Path | None, model: nn.Module, optimizers: list, seconds: float) -> None:
+        self.path, self.model, self.optimizers, self.seconds = path, model, optimizers, seconds
+        self.saved_at = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is older than so many seconds."""
+        return time.monotonic() - self.saved_at > self.seconds
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint."""
+        if self.path and is_first():
+            save_checkpoint(self.path, self.model, self.optimizers, progress)
+        self.saved_at = time.monotonic()
+
+
 def load_checkpoint(path: Path, model: nn.Module, optimizers: list) -> Progress:
     """Restore what `save_checkpoint` wrote, in every process what the first one has.
 
@@ -158,12 +169,7 @@ def train(
     optimizers = build_optimizers(model, config)
     progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint else Progress()
     hidden = compiled(model.hidden) if config.compile else model.hidden
-    saved_at = time.monotonic()
-
-    def save() -> None:
-        if checkpoint and is_first():
-            save_checkpoint(checkpoint, model, optimizers, progress)
-
+    saver = Saver(checkpoint, model, optimizers, config.checkpoint_seconds)
     try:
         for step in range(progress.step, len(source)):
             with held_interrupts() as waiting:
@@ -179,11 +185,10 @@ def train(
             )  # fmt: skip
             if waiting:
                 raise KeyboardInterrupt
-            if time.monotonic() - saved_at > config.checkpoint_seconds:
-                save()
-                saved_at = time.monotonic()
+            if saver.due():
+                saver.save(progress)
     finally:
-        save()
+        saver.save(progress)
 
 
 def count_tokens(batches: Sequence[Batch]) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import Image, display
 
-from minimind_core.devices import release_helpers
 from minimind_core.evaluation.quiz import Quiz, read_quiz
+from minimind_core.modeling.fast import release_helpers
 from minimind_core.reporting.figures import loss_figure, save_figure
 from minimind_core.training.run_files import read_metrics
 from minimind_core.training.runs import Run
