@@ -1,10 +1,11 @@
-"""Writing files so that an interruption or a full disk never leaves half of one."""
+"""Reading tables that people write, and writing files so that an interruption never leaves half of one."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,3 +48,22 @@ def write_json(path: Path, value: Any) -> None:
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     """Write one JSON value a line atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """A TOML file that a team may have written; an empty table where there is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WorkbookError(
+            f"{path}: 格式错误（{error}）。文字要用英文双引号括起来，文件存为 UTF-8。"
+        ) from error
+
+
+def merged(package: Any, own: Any) -> Any:
+    """Tables merged key by key and lists appended; any other value of the topic replaces the package's."""
+    if isinstance(package, dict) and isinstance(own, dict):
+        return {**package, **{key: merged(package.get(key), value) for key, value in own.items()}}
+    if isinstance(package, list) and isinstance(own, list):
+        return [*package, *own]
+    return own

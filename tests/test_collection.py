@@ -4,6 +4,7 @@ import time
 from http.server import BaseHTTPRequestHandler
 
 import pytest
+from conftest import PROJECT
 
 from minimind_core.collection import sites
 from minimind_core.collection.client import Limits, Page, PoliteClient, Refused, decode
@@ -12,6 +13,7 @@ from minimind_core.collection.facts import Fact, read_facts, write_facts
 from minimind_core.collection.kdconv import fetch_kdconv
 from minimind_core.errors import WorkbookError
 
+FIELDS = sites.read_fields(PROJECT / "dataset" / "music")
 QUICK = Limits(
     delay=0, backoff=0.01, retries=2, timeout=2, max_bytes=20_000, total_seconds=2, allow_private=True
 )
@@ -196,7 +198,7 @@ def test_the_charset_is_found(content, kind, expected):
 def test_the_demonstration_site_gives_the_same_facts_by_every_road(tmp_path):
     with serving() as site, PoliteClient(tmp_path, QUICK) as client:
         pages = [client.get(site + path) for path in PATHS]
-    found = [{(f.subject, f.attribute): f.value for f in sites.parse_page(page)} for page in pages]
+    found = [{(f.subject, f.attribute): f.value for f in sites.parse_page(page, FIELDS)} for page in pages]
     assert found[0][("林小满", "出生日期")] == found[3][("林小满", "出生日期")] == "1993年5月21日"
     assert found[0][("林小满", "出生地")] == "云州 & 河西" and found[0][("林小满", "英文名")] == "Xiaoman Lin"
     assert found[1] == {
@@ -207,7 +209,9 @@ def test_the_demonstration_site_gives_the_same_facts_by_every_road(tmp_path):
     assert found[2] == {("周一诺", "出生日期"): "1990年3月8日", ("周一诺", "本名"): "周依诺"}
     assert found[3][("《满天星》", "发行年份")] == "2015年" and found[3][("《小暑》", "专辑歌手")] == "林小满"
     assert all(
-        f.retrieved and f.source_url.startswith("http") for page in pages for f in sites.parse_page(page)
+        f.retrieved and f.source_url.startswith("http")
+        for page in pages
+        for f in sites.parse_page(page, FIELDS)
     )
     assert sites.parse_extract(pages[1]) == {"周一诺": "周一诺是为演示虚构的歌手。"}
 
@@ -221,14 +225,14 @@ def page(text: str) -> Page:
 ])  # fmt: skip
 def test_pages_without_facts_say_why(text, problem):
     with pytest.raises(WorkbookError, match=problem):
-        sites.parse_page(page(text))
+        sites.parse_page(page(text), FIELDS)
 
 
 def test_an_entity_reference_needs_its_label():
     claim = [{"mainsnak": {"datavalue": {"value": {"id": "Q2"}}}}]
     text = json.dumps({"entities": {"Q1": {"labels": {"zh": {"value": "甲"}}, "claims": {"P19": claim}}}})
-    assert sites.parse_wikidata(page(text)) == []
-    assert [f.value for f in sites.parse_wikidata(page(text), {"Q2": "云州"})] == ["云州"]
+    assert sites.parse_wikidata(page(text), FIELDS) == []
+    assert [f.value for f in sites.parse_wikidata(page(text), FIELDS, {"Q2": "云州"})] == ["云州"]
 
 
 def test_mediawiki_addresses_are_quoted():
@@ -273,7 +277,7 @@ def test_facts_survive_a_round_trip(tmp_path):
 
 def test_values_belong_to_the_name_before_them():
     text = "<h1>甲</h1><dl><dt>星座</dt><dd>双子座</dd><dd>多余</dd><dt>出生地</dt> <dd>云州</dd></dl><table><tr><th colspan=2>标题</th></tr><tr><th>生日</th><td>1990年3月8日</td></tr></table>"
-    assert {f.attribute: f.value for f in sites.parse_page(page(text))} == {
+    assert {f.attribute: f.value for f in sites.parse_page(page(text), FIELDS)} == {
         "星座": "双子座",
         "出生地": "云州",
         "出生日期": "1990年3月8日",
@@ -283,4 +287,13 @@ def test_values_belong_to_the_name_before_them():
 def test_a_date_known_only_to_the_year_stays_a_year():
     claim = [{"mainsnak": {"datavalue": {"value": {"time": "+1962-00-00T00:00:00Z", "precision": 9}}}}]
     text = json.dumps({"entities": {"Q1": {"labels": {"zh": {"value": "甲"}}, "claims": {"P569": claim}}}})
-    assert [f.value for f in sites.parse_wikidata(page(text))] == ["1962年"]
+    assert [f.value for f in sites.parse_wikidata(page(text), FIELDS)] == ["1962年"]
+
+
+def test_a_topic_names_fields_of_its_own(tmp_path):
+    text = '[names]\n"开国皇帝" = "建立者"\n[wikidata]\nP1 = "都城"\n'
+    (tmp_path / "fields.toml").write_text(text, encoding="utf-8")
+    fields = sites.read_fields(tmp_path)
+    body = "<h1>唐朝</h1><dl><dt>开国皇帝</dt><dd>李渊</dd><dt>歌手</dt><dd>无</dd></dl>"
+    assert [(f.attribute, f.value) for f in sites.parse_page(page(body), fields)] == [("建立者", "李渊")]
+    assert fields.wikidata["P1"] == "都城" and fields.names["出生地"] == "出生地"

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from minimind_core.collection.client import PoliteClient
 from minimind_core.collection.facts import Fact, read_facts, write_facts
 from minimind_core.collection.kdconv import agrees, compare, fetch_kdconv, read_kdconv
-from minimind_core.collection.sites import parse_page
+from minimind_core.collection.sites import parse_page, read_fields
 from minimind_core.config import PROFILES, Workbook
 from minimind_core.conversations.doctor import Capacity, capacity, examine, leaks, summarize
 from minimind_core.conversations.mixing import book_of, dataset_file, write_dataset
@@ -54,7 +54,7 @@ def collect_pages(workbook: Workbook, addresses: list[str]) -> int:
     found: list[Fact] = []
     with PoliteClient(workbook.dataset / "raw" / "cache") as client:
         for address in addresses:
-            facts = parse_page(client.get(address))
+            facts = parse_page(client.get(address), read_fields(workbook.texts))
             found += facts
             print(f"{address}: {len(facts)} 条事实")
     path = workbook.dataset / "raw" / "collected.csv"

@@ -7,7 +7,11 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,49 +20,44 @@ from selectolax.lexbor import LexborHTMLParser
 from minimind_core.collection.client import Page
 from minimind_core.collection.facts import LONGEST_VALUE, Fact
 from minimind_core.errors import WorkbookError
-
-# A page's own field names: ours. Fields that are not named here are left out.
-FIELDS = {
-    "出生日期": "出生日期", "出生": "出生日期", "birth_date": "出生日期", "生日": "出生日期",
-    "出生地": "出生地", "出生地点": "出生地", "birth_place": "出生地", "birthplace": "出生地",
-    "外文名": "英文名", "英文名": "英文名", "毕业院校": "毕业院校", "母校": "毕业院校",
-    "education": "毕业院校",
-    "经纪公司": "经纪公司", "出道日期": "出道年份", "出道时间": "出道年份", "出道年份": "出道年份",
-    "本名": "本名", "星座": "星座", "国籍": "国籍",
-    "歌手": "专辑歌手", "artist": "专辑歌手", "发行日期": "发行年份", "发行时间": "发行年份",
-    "released": "发行年份",
-}  # fmt: skip
-WIKIDATA = {
-    "P569": "出生日期",
-    "P19": "出生地",
-    "P69": "毕业院校",
-    "P27": "国籍",
-    "P1477": "本名",
-    "P175": "专辑歌手",
-    "P577": "发行年份",
-}
-YEARS = ("出道年份", "发行年份")  # attributes whose value is a year
+from minimind_core.files import merged, read_table
 
 
-def tidy(value: str, attribute: str) -> str:
+@dataclass(frozen=True)
+class Fields:
+    """What the fields of pages are called here."""
+
+    names: Mapping[str, str]  # of fact boxes
+    wikidata: Mapping[str, str]  # properties
+    years: Sequence[str]  # attributes whose value is a year
+    dates: Sequence[str]  # attributes whose value is a day
+
+
+def read_fields(texts: Path) -> Fields:
+    """The general names of fields, and those of a topic's fields.toml in its folder of texts."""
+    own = tomllib.loads((files(__package__) / "fields.toml").read_text(encoding="utf-8"))
+    return Fields(**merged(own, read_table(texts / "fields.toml")))
+
+
+def tidy(value: str, attribute: str, fields: Fields) -> str:
     """A value without notes and markup; dates as 1979年1月18日, years as 2001年."""
     value = re.sub(r"\[[\d\s\-注]+\]", "", html.unescape(value))
     value = re.sub(r"\s+", " ", value).strip(" 　，,;；")
     date = re.search(r"(\d{4})\s*[年/.\-]\s*0?(\d{1,2})\s*[月/.\-]\s*0?(\d{1,2})", value)
     year = re.search(r"\d{4}", value)
-    if attribute in YEARS and year:
+    if attribute in fields.years and year:
         return f"{year[0]}年"
-    if date and attribute == "出生日期":
+    if date and attribute in fields.dates:
         return f"{date[1]}年{date[2]}月{date[3]}日"
     return value
 
 
-def make_facts(subject: str, fields: Mapping[str, str], page: Page) -> list[Fact]:
+def make_facts(subject: str, box: Mapping[str, str], page: Page, fields: Fields) -> list[Fact]:
     """Known fields as facts, the first of each attribute; empty and long values are left out."""
     found: dict[str, Fact] = {}
-    for name, value in fields.items():
-        attribute = FIELDS.get(re.sub(r"\s", "", name))
-        tidied = tidy(value, attribute) if attribute else ""
+    for name, value in box.items():
+        attribute = fields.names.get(re.sub(r"\s", "", name))
+        tidied = tidy(value, attribute, fields) if attribute else ""
         if tidied and len(tidied) <= LONGEST_VALUE and attribute not in found:
             found[attribute] = Fact(subject, attribute, tidied, page.url, page.retrieved)
     return list(found.values())
@@ -113,7 +112,7 @@ def infobox(wikitext: str) -> dict[str, str]:
     return {name.strip().lower(): plain_wikitext(value) for name, value in pairs}
 
 
-def parse_mediawiki(page: Page) -> list[Fact]:
+def parse_mediawiki(page: Page, fields: Fields) -> list[Fact]:
     """Facts of the infobox of each page in an answer to `mediawiki_url`."""
     facts: list[Fact] = []
     for item in load_json(page).get("query", {}).get("pages", []):
@@ -123,7 +122,8 @@ def parse_mediawiki(page: Page) -> list[Fact]:
             )
         if item.get("missing") or not item.get("revisions"):
             raise WorkbookError(f"{page.url}: 百科里没有“{item.get('title', '')}”这个条目。请换一个标题。")
-        facts += make_facts(item["title"], infobox(item["revisions"][0]["slots"]["main"]["content"]), page)
+        box = infobox(item["revisions"][0]["slots"]["main"]["content"])
+        facts += make_facts(item["title"], box, page, fields)
     return facts
 
 
@@ -146,7 +146,7 @@ def wikidata_value(value: Any, labels: Mapping[str, str]) -> str:
     return value.get("text") or labels.get(value.get("id", ""), "")
 
 
-def parse_wikidata(page: Page, labels: Mapping[str, str] | None = None) -> list[Fact]:
+def parse_wikidata(page: Page, fields: Fields, labels: Mapping[str, str] | None = None) -> list[Fact]:
     """Facts of entity JSON (Special:EntityData/Q….json); `labels` names the entities that claims point to."""
     facts: list[Fact] = []
     for entity in load_json(page).get("entities", {}).values():
@@ -155,16 +155,16 @@ def parse_wikidata(page: Page, labels: Mapping[str, str] | None = None) -> list[
             (names[code]["value"] for code in ("zh-cn", "zh-hans", "zh", "en") if code in names),
             entity.get("id", ""),
         )
-        for code, attribute in WIKIDATA.items():
+        for code, attribute in fields.wikidata.items():
             for claim in entity.get("claims", {}).get(code, [])[:1]:
                 raw = claim.get("mainsnak", {}).get("datavalue", {}).get("value")
-                value = tidy(wikidata_value(raw, labels or {}), attribute) if raw is not None else ""
+                value = tidy(wikidata_value(raw, labels or {}), attribute, fields) if raw else ""
                 if value and len(value) <= LONGEST_VALUE:
                     facts.append(Fact(subject, attribute, value, page.url, page.retrieved))
     return facts
 
 
-def parse_encyclopaedia(page: Page) -> list[Fact]:
+def parse_encyclopaedia(page: Page, fields: Fields) -> list[Fact]:
     """Facts of an encyclopaedia page whose fact box is a list of <dt> and <dd> (or a table of <th> and
     <td>).
     """
@@ -175,14 +175,14 @@ def parse_encyclopaedia(page: Page) -> list[Fact]:
     if title is None:
         raise WorkbookError(f"{page.url}: 页面里没有 <h1> 标题，认不出条目名。请换一个页面。")
     subject = re.sub(r"\s*[（(].*$", "", title.text(strip=True))
-    fields: dict[str, str] = {}
+    box: dict[str, str] = {}
     for name in tree.css("dt, th"):
         value = name.next
         while value is not None and value.tag in ("-text", "-comment"):
             value = value.next
         if value is not None and value.tag in ("dd", "td"):
-            fields.setdefault(name.text(strip=True).rstrip("：:"), value.text(separator=" ", strip=True))
-    return make_facts(subject, fields, page)
+            box.setdefault(name.text(strip=True).rstrip("：:"), value.text(separator=" ", strip=True))
+    return make_facts(subject, box, page, fields)
 
 
 def musicbrainz_fields(value: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -199,12 +199,12 @@ def musicbrainz_fields(value: Mapping[str, Any]) -> Iterator[tuple[str, str, str
         yield f"《{group['title']}》", "专辑歌手", artist
 
 
-def parse_musicbrainz(page: Page) -> list[Fact]:
+def parse_musicbrainz(page: Page, fields: Fields) -> list[Fact]:
     """Facts of /ws/2/artist/…?fmt=json&inc=release-groups or /ws/2/release-group/…."""
     facts = []
     for subject, attribute, value in musicbrainz_fields(load_json(page)):
-        if value := tidy(value, attribute):
-            facts.append(Fact(subject, attribute, value, page.url, page.retrieved))
+        if tidied := tidy(value, attribute, fields):
+            facts.append(Fact(subject, attribute, tidied, page.url, page.retrieved))
     return facts
 
 
@@ -216,12 +216,12 @@ PARSERS = {
 }
 
 
-def parse_page(page: Page) -> list[Fact]:
+def parse_page(page: Page, fields: Fields) -> list[Fact]:
     """Recognise the kind of a page by its content, and parse it."""
     if not page.text.lstrip().startswith("{"):
-        return parse_encyclopaedia(page)
+        return parse_encyclopaedia(page, fields)
     value = load_json(page)
     for key, parser in PARSERS.items():
         if key in value:
-            return parser(page)
+            return parser(page, fields)
     raise WorkbookError(f"{page.url}: 认不出这种 JSON。支持 MediaWiki API、Wikidata 实体和 MusicBrainz。")

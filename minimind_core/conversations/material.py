@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minimind_core.errors import WorkbookError
+from minimind_core.files import merged, read_table
 
 
 @cache
@@ -22,15 +23,6 @@ def data_text(name: str) -> str:
 def data_table(name: str) -> dict[str, Any]:
     """A TOML file of the data folder, without its ending."""
     return tomllib.loads(data_text(f"{name}.toml"))
-
-
-def merged(package: Any, own: Any) -> Any:
-    """Tables merged key by key and lists appended; any other value of the topic replaces the package's."""
-    if isinstance(package, dict) and isinstance(own, dict):
-        return {**package, **{key: merged(package.get(key), value) for key, value in own.items()}}
-    if isinstance(package, list) and isinstance(own, list):
-        return [*package, *own]
-    return own
 
 
 @dataclass(frozen=True)
@@ -54,9 +46,4 @@ class Material:
 
     def table(self, name: str) -> dict[str, Any]:
         """A TOML file, without its ending."""
-        try:
-            own = tomllib.loads(self.own_text(f"{name}.toml"))
-        except tomllib.TOMLDecodeError as error:
-            path = self.folder / f"{name}.toml"
-            raise WorkbookError(f"{path}: 格式错误（{error}）。文字要用英文双引号括起来。") from error
-        return merged(data_table(name), own)
+        return merged(data_table(name), read_table(self.folder / f"{name}.toml"))

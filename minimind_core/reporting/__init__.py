@@ -1,1 +1,4 @@
-"""Scores to figures, PDF and zip."""
+"""Scores to figures, PDF, video and the zip that is handed in.
+
+Numbers come from report/results/ only.
+"""
