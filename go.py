@@ -19,6 +19,7 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 
+QUICK = ["-m", "not slow and not browser"]  # the tests that a team runs by default
 # task: (what it does, extra of pyproject.toml, commands after the interpreter)
 TASKS: dict[str, tuple[str, str, list[list[str]]]] = {
     "setup": ("只安装环境", "", []),
@@ -37,7 +38,7 @@ TASKS: dict[str, tuple[str, str, list[list[str]]]] = {
         "",
         [["scripts/run_notebooks.py", "--profile", "smoke", "--scratch", "runs/smoke"]],
     ),
-    "test": ("运行测试", "test", [["-m", "pytest"]]),
+    "test": ("运行测试，约两分钟；加 --all 运行全部，约半小时", "test", [["-m", "pytest"]]),
     "lint": (
         "检查代码风格",
         "lint",
@@ -91,10 +92,13 @@ def main() -> None:
             + "\n".join(f"  {name:8}{task[0]}" for name, task in TASKS.items())
         )
         sys.exit(0 if len(sys.argv) < 2 or sys.argv[1] in ("help", "-h", "--help") else 2)
-    _, extra, commands = TASKS[sys.argv[1]]
+    name, *given = sys.argv[1:]
+    _, extra, commands = TASKS[name]
+    if name == "test":
+        given = [word for word in given if word != "--all"] if "--all" in given else [*QUICK, *given]
     set_up(extra)
     for index, command in enumerate(commands):
-        run(PYTHON, *command, *(sys.argv[2:] if index == 0 else []))
+        run(PYTHON, *command, *(given if index == 0 else []))
 
 
 if __name__ == "__main__":

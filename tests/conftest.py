@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from minimind_core.modeling.tokenizer import load_tokenizer
 from minimind_core.reporting.browser import BROWSER_HELP, browser_path
 
 PROJECT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted(path.parent.name for path in (PROJECT / "examples").glob("*/workbook.toml"))
+MUSIC = ("音乐", "歌手", "歌曲", "专辑", "唱片", "歌名", "演唱", "周杰伦", "旋律小队", "小音")
 TINY = ModelConfig(
     hidden_size=32, n_layers=2, n_heads=4, n_kv_heads=2, intermediate_size=48, max_positions=256
 )
@@ -80,6 +83,13 @@ def random_model(config: ModelConfig = TINY, seed: int = 0) -> MiniMind:
             if parameter.dim() == 2:
                 parameter.normal_(std=0.15)
     return model.eval()
+
+
+def example_workbook(folder: Path, example: str) -> Workbook:
+    """A project folder with an example's two files, on the shipped base."""
+    for name in ("workbook.toml", "facts.csv"):
+        shutil.copy(PROJECT / "examples" / example / name, folder / name)
+    return replace(load_workbook(folder), base=PROJECT / "weights" / "base")
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 
 import pytest
-from conftest import FACTS, random_model
+from conftest import EXAMPLES, FACTS, MUSIC, PROJECT, example_workbook, random_model
 
 from minimind_core.cli import main
 from minimind_core.config import load_workbook
@@ -28,6 +29,7 @@ def trained(project):
     return project
 
 
+@pytest.mark.slow
 def test_the_zip_trains_and_answers_where_it_is_unpacked(trained, tmp_path_factory):
     assert (
         run(trained, "evaluate") == 0
@@ -44,7 +46,9 @@ def test_the_zip_trains_and_answers_where_it_is_unpacked(trained, tmp_path_facto
         code / "weights" / "base",
     )  # a small one
     environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONUTF8": "1"}
+    assert not (code / "dataset" / "train.jsonl").exists()  # the data stand in the zip once
     for arguments in (
+        ["build-dataset"],
         ["train", "--run", "again", "--profile", "smoke"],
         ["ask", "--run", "again", "--questions", "q.txt"],
     ):
@@ -138,6 +142,7 @@ def test_from_facts_to_zip(trained, capsys, tmp_path_factory):
         assert not [n for n in names if "__pycache__" in n or ".tmp" in n]
 
 
+@pytest.mark.slow
 def test_name_and_team_change_everything_that_is_handed_in(project):
     from pypdf import PdfReader
 
@@ -155,6 +160,35 @@ def test_name_and_team_change_everything_that_is_handed_in(project):
     pages = [page.extract_text() for page in PdfReader(project / "report" / "大作业报告.pdf").pages]
     cover = re.sub(r"\s", "", pages[0])
     assert "银杏组" in cover and "阿律" in cover and "小音" not in "".join(pages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_another_topic_is_handed_in_without_a_word_of_music(tmp_path, example, tokenizer):
+    from pypdf import PdfReader
+
+    save_base(random_model(), tokenizer, tmp_path / "weights" / "base")
+    workbook = example_workbook(tmp_path, example)
+    text = (tmp_path / "workbook.toml").read_text(encoding="utf-8").replace("../../weights", "weights")
+    (tmp_path / "workbook.toml").write_text(text, encoding="utf-8")
+    for name in ("questions", "music"):  # what a team leaves where it is
+        shutil.copytree(PROJECT / "dataset" / name, tmp_path / "dataset" / name)
+    for name in ("report.typ", "sections", "results"):
+        copy = shutil.copytree if (PROJECT / "report" / name).is_dir() else shutil.copy
+        (tmp_path / "report").mkdir(exist_ok=True)
+        copy(PROJECT / "report" / name, tmp_path / "report" / name)
+    for verb in (["build-dataset"], ["train", "--profile", "smoke"], ["evaluate", "--profile", "smoke"]):
+        assert run(tmp_path, *verb) == 0
+    assert run(tmp_path, "report") == 0 and run(tmp_path, "submit", "--draft") == 0
+    pages = "".join(page.extract_text() for page in PdfReader(tmp_path / "report" / "大作业报告.pdf").pages)
+    assert [word for word in MUSIC if word in re.sub(r"\s", "", pages)] == []
+    with zipfile.ZipFile(tmp_path / f"{workbook.persona.team}_大作业.zip") as archive:
+        names = archive.namelist()
+        assert "minimind/report/results/run_main.json" in names
+        assert "minimind/report/results/run_lookup.json" not in names  # the shipped example's
+        made = [n for n in names if n.startswith(("dataset/", "README.txt")) and "/music/" not in n]
+        said = {name: archive.read(name).decode() for name in made if "questions" not in name}
+    assert {name: word for name, text in said.items() for word in MUSIC if word in text} == {}
 
 
 @pytest.mark.parametrize(("arguments", "problem"), [

@@ -56,6 +56,7 @@ def test_the_course_commands_work_as_written(course):
     ) > len(course.show_questions)
 
 
+@pytest.mark.slow
 def test_a_mode_that_does_not_fit_is_refused_with_the_reason(course):
     run(
         course,

@@ -1,11 +1,10 @@
 import dataclasses
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import FACTS, PROJECT
+from conftest import EXAMPLES, FACTS, MUSIC, PROJECT, example_workbook
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -217,11 +216,13 @@ def test_questions_about_the_same_long_name_are_no_leak():
     )
 
 
-def test_the_second_topic_is_built_by_changing_workbook_and_facts_alone(tmp_path):
-    for name in ("workbook.toml", "facts.csv"):
-        shutil.copy(PROJECT / "examples" / "history" / name, tmp_path / name)
-    workbook = dataclasses.replace(load_workbook(tmp_path), base=PROJECT / "weights" / "base")
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_another_topic_is_built_from_workbook_and_facts_alone(tmp_path, example):
+    workbook = example_workbook(tmp_path, example)
     counts = mixing.write_dataset(workbook)
-    assert len(mixing.read_facts(workbook.facts)) >= 60 and counts["qa_train"] > 800
+    assert len(mixing.read_facts(workbook.facts)) >= 40 and counts["qa_train"] > 800
     text = (workbook.dataset / "train.jsonl").read_text(encoding="utf-8")
-    assert "小史" in text and "小音" not in text and "中国历史" in text
+    assert workbook.persona.name in text and workbook.persona.topic in text
+    assert [word for word in MUSIC if word in text] == []
+    findings = doctor.examine(workbook.dataset / "train.jsonl", own=workbook.persona.name)
+    assert [finding for finding in findings if finding.error] == []

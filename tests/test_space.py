@@ -285,3 +285,29 @@ def test_every_spelling_of_a_value_is_different_and_known_to_the_claim_check(val
     for typed in found:
         assert check.stands([{"role": "user", "content": f"{typed}是谁的生日"}], f"{value}是甲的生日。")
     assert not check.stands([{"role": "user", "content": "是谁的生日"}], f"{value}是甲的生日。")
+
+
+def test_a_topic_adds_texts_of_its_own_in_its_folder(workbook):
+    workbook.texts.mkdir(exist_ok=True)
+    for name, text in {
+        "persona.toml": '[name]\nquestions = ["汝乃何人"]\n[refusal]\nsubject = "没听说过，不知道。"\n',
+        "everyday.jsonl": '["今天的粥真稠", "趁热喝，暖胃。"]\n',
+        "topics.txt": "替我磨墨\n",
+        "unknown_people.jsonl": '["{s}的印章刻了什么字", "印章"]\n' * 50,
+    }.items():
+        (workbook.texts / name).write_text(text, encoding="utf-8")
+    splits = mixing.build_splits(dataclasses.replace(workbook, draws=Draws(topics=1e6, everyday=1e6)))
+    asked = {
+        name: " ".join(row.question for row in splits[name]) for name in ("identity", "unknown", "everyday")
+    }
+    assert "汝乃何人" in asked["identity"] and "今天的粥真稠" in asked["everyday"]
+    assert "替我磨墨" in asked["unknown"] and "印章刻了什么字" in asked["unknown"]
+    assert any(row.answer == "没听说过，不知道。" for row in splits["unknown"])
+    (workbook.texts / "persona.toml").write_text("[name", encoding="utf-8")
+    with pytest.raises(WorkbookError, match="persona.toml: 格式错误"):
+        mixing.build_splits(workbook)
+
+
+def test_an_invented_subject_can_be_asked_for_in_any_topic():
+    question = unknown_of(CANTEEN).plain_question()
+    assert question and not any(subject in question for subject, *_ in CANTEEN)

@@ -48,6 +48,11 @@ def space_of(workbook: Workbook, facts: Sequence[Fact], seed: int) -> Space:
     return Space(facts, book_of(workbook, facts), seed, small_talk, workbook.draws)
 
 
+def unknown_of(workbook: Workbook, space: Space) -> Unknown:
+    """What the workbook's facts do not hold."""
+    return Unknown(space, Identity.of(workbook).refusals(), Material(workbook.texts), workbook.seed)
+
+
 def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
     """Questions about the model itself, bare and amid other words.
 
@@ -138,8 +143,7 @@ def build_splits(workbook: Workbook) -> Splits:
     watched = len(unseen) * VALID // (VALID + TEST)
     splits: Splits = {"qa_train": taught, "qa_valid": unseen[:watched], "qa_test": unseen[watched:]}
     splits["identity"] = identity_rows(workbook, space)
-    refusals = Identity.of(workbook).refusals()
-    splits["unknown"] = unknown_rows(Unknown(space, refusals, Material(workbook.texts), workbook.seed))
+    splits["unknown"] = unknown_rows(unknown_of(workbook, space))
     everyday = max(LEAST_EVERYDAY, int(workbook.draws.everyday * len(facts)))
     splits["everyday"] = everyday_rows(workbook, everyday)
     reserved = reserved_questions(workbook)

@@ -90,6 +90,13 @@ class Unknown:
             other = Fact(self.subject(work), fact.attribute, fact.value, "", "")
             yield from self.rows(other, "subject")
 
+    def plain_question(self) -> str:
+        """A question in the plainest words about a subject that no fact names."""
+        work = bool(self.sorts[True])
+        fact = self.space.of_subject[self.sorts[work][0]][0]
+        form = self.space.book[fact.attribute].forms("ask")[0]
+        return fill(form, s=self.subject(work), a=fact.attribute)
+
     # ---- unknown attributes
 
     def attribute(self, work: bool) -> str:

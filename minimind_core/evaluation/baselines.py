@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Workbook
@@ -21,49 +21,24 @@ from minimind_core.inference.claims import claim_check
 from minimind_core.inference.generation import Answer
 from minimind_core.texts import normalize
 
-SIZES = (1, 2, 3)  # characters of the n-grams of look-up
 
-
-def grams(text: str, sizes: Sequence[int] = SIZES) -> Counter[str]:
-    """Character n-grams with their counts."""
-    return Counter(text[i : i + size] for size in sizes for i in range(len(text) - size + 1))
+def bigrams(text: str) -> Counter[str]:
+    """Pairs of neighbouring characters with their counts."""
+    return Counter(text[i : i + 2] for i in range(len(text) - 1))
 
 
 class Lookup:
-    """The answer of the most similar training question: TF-IDF over character n-grams, cosine, first of the
-    best.
-    """
+    """The answer of the most similar training question: TF-IDF over character n-grams, cosine."""
 
     def __init__(self, rows: Sequence[Conversation]) -> None:
         self.answers = [row.answer for row in rows]
-        counted = [grams("\n".join(turn.content for turn in row.conversations[:-1])) for row in rows]
-        found = Counter(gram for counts in counted for gram in counts)
-        self.rarity = {gram: float(np.log((1 + len(rows)) / (1 + n)) + 1) for gram, n in found.items()}
-        self.unknown = float(np.log(1 + len(rows)) + 1)
-        entries: dict[str, list[tuple[int, float]]] = {}
-        for index, counts in enumerate(counted):
-            for gram, weight in self.weigh(counts).items():
-                entries.setdefault(gram, []).append((index, weight))
-        self.postings = {
-            gram: (np.array([i for i, _ in pairs]), np.array([w for _, w in pairs]))
-            for gram, pairs in entries.items()
-        }
-
-    def weigh(self, counts: Counter[str]) -> dict[str, float]:
-        """TF-IDF weights of the known n-grams.
-
-        With the unknown ones, which count as the rarest, they are of unit length.
-        """
-        weights = {gram: (1 + np.log(n)) * self.rarity.get(gram, self.unknown) for gram, n in counts.items()}
-        norm = float(np.sqrt(sum(w * w for w in weights.values()))) or 1.0
-        return {gram: weight / norm for gram, weight in weights.items() if gram in self.rarity}
+        asked = ["\n".join(turn.content for turn in row.conversations[:-1]) for row in rows]
+        self.weights = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
+        self.table = self.weights.fit_transform(asked).T.tocsr()  # (n-grams, rows): few n-grams are looked up
 
     def nearest(self, question: str) -> tuple[int, float]:
-        """Index of the row whose question is most similar, and the cosine of the two."""
-        scores = np.zeros(len(self.answers))
-        for gram, weight in self.weigh(grams(question)).items():
-            indices, weights = self.postings[gram]
-            scores[indices] += weight * weights
+        """Index of the row whose question is most similar (the first of the best), and their cosine."""
+        scores = (self.weights.transform([question]) @ self.table).toarray().ravel()
         return int(scores.argmax()), float(scores.max())
 
     def answer(self, question: Question) -> Answer:
@@ -87,7 +62,7 @@ class Rules:
             ((name, subject) for subject, own in names.items() for name in own), key=lambda p: -len(p[0])
         )
         self.forms = [
-            (grams(normalize(form.replace("{s}", "").replace("{a}", words.names[0])), (2,)), attribute)
+            (bigrams(normalize(form.replace("{s}", "").replace("{a}", words.names[0]))), attribute)
             for attribute, words in self.book.wordings.items()
             for way in ("ask", "keywords", "follow")
             for form in words.forms(way)
@@ -95,7 +70,7 @@ class Rules:
 
     def attribute(self, question: str) -> str:
         """Of the wording that shares most bigrams with the question (Dice's coefficient)."""
-        own = grams(question, (2,))
+        own = bigrams(question)
 
         def likeness(form: Counter[str]) -> float:
             return 2 * sum((own & form).values()) / max(1, sum(own.values()) + sum(form.values()))

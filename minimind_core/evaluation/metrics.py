@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import binomtest
 
 from minimind_core.texts import normalize
 
@@ -45,16 +45,13 @@ def repeats(answer: str, size: int = 4, times: int = 3) -> bool:
     return bool(grams) and max(grams.values()) >= times
 
 
-def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(right: int, total: int) -> tuple[float, float]:
     """95 % score interval of a share of independent trials (Wilson 1927); (0, 1) without any."""
     if total == 0:
         return 0.0, 1.0
+    found = binomtest(right, total).proportion_ci(0.95, method="wilson")
     share = right / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, min(share, centre - half)), min(
-        1.0, max(share, centre + half)
-    )  # rounding must not exclude the share
+    return float(min(share, found.low)), float(max(share, found.high))  # rounding must not exclude the share
 
 
 def bootstrap(rights: Sequence[bool], templates: Sequence[str], seed: int = 0) -> tuple[float, float]:
@@ -88,9 +85,9 @@ def share_of(rights: Sequence[bool], templates: Sequence[str] = ()) -> dict[str,
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact two-sided p-value that two runs are equally good, from the questions that just one of them got
-    right (McNemar 1947).
+    """Exact two-sided p-value that two runs are equally good (McNemar 1947).
+
+    From the questions that just one of them got right.
     """
-    total, fewer = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(total, k) for k in range(fewer + 1)) / 2**total
-    return min(1.0, 2 * tail)
+    total = only_first + only_second
+    return float(binomtest(only_first, total).pvalue) if total else 1.0

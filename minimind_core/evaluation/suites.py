@@ -33,7 +33,7 @@ SUITES: dict[str, tuple[str, str]] = {
     "everyday": ("日常话", "talks"),
     "identity": ("身份", "introduces"),
 }
-BLIND = tuple(SUITES)[2:]  # their questions were written by others
+DRAWN = ("seen", "drawn")  # questions from the data files; those of all other suites were written by others
 KNOWN = tuple(suite for suite, (_, task) in SUITES.items() if task == "states")
 
 
@@ -62,6 +62,11 @@ def suite_labels() -> dict[str, str]:
     return {suite: label for suite, (label, _) in SUITES.items()}
 
 
+def blind_suites() -> list[str]:
+    """The suites whose questions were written by others."""
+    return [suite for suite in SUITES if suite not in DRAWN]
+
+
 def read_blind(path: Path) -> list[dict[str, Any]]:
     """Rows of a file of blind questions, checked; none if the file is not there."""
     rows = []
@@ -73,7 +78,7 @@ def read_blind(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line)
             good = (
-                row["suite"] in BLIND
+                row["suite"] in blind_suites()
                 and isinstance(row["turns"], list)
                 and row["turns"]
                 and all(isinstance(turn, str) for turn in row["turns"])
@@ -83,9 +88,8 @@ def read_blind(path: Path) -> list[dict[str, Any]]:
                 f"{path}:{number}: 这一行应是 JSON，含 suite 和 turns（{error}）。请改正。"
             ) from error
         if not good:
-            raise WorkbookError(
-                f"{path}:{number}: suite 应是 {'、'.join(BLIND)} 之一，turns 应是文字的列表。请改正。"
-            )
+            known = "、".join(blind_suites())
+            raise WorkbookError(f"{path}:{number}: suite 应是 {known} 之一，turns 应是文字的列表。请改正。")
         rows.append(row)
     return rows
 
@@ -138,7 +142,7 @@ def load_suites(
 ) -> dict[str, list[Question]]:
     """Questions of every suite; `limit` draws at most that many of each, by the workbook's seed."""
     blind = fitting(read_blind(workbook.questions(split)), workbook)
-    suites = {suite: [q for q in blind if q.suite == suite] for suite in BLIND}
+    suites = {suite: [q for q in blind if q.suite == suite] for suite in blind_suites()}
     taught = first_wordings(read_conversations(dataset_file(workbook, "qa_train")))
     drawn = read_conversations(dataset_file(workbook, "qa_test" if split == "test" else "qa_valid"))
     suites |= {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from minimind_core.experiments.runner import perform
 from minimind_core.experiments.settings import Experiment, load_experiments
 
 
-def perform_by_name(root: str, name: str, size: str, kdconv: Sequence[str] = (), threads: int = 0) -> str:
+def perform_by_name(name: str, root: str, size: str, kdconv: Sequence[str] = (), threads: int = 0) -> str:
     """Perform one experiment of the project at `root`; a finished one is not run again."""
     workbook = load_workbook(Path(root))
     experiment = load_experiments(workbook.root / "experiments.toml")[name]
@@ -38,22 +39,33 @@ def perform_all(
     scheduler: str = "",
 ) -> Iterator[tuple[str, str]]:
     """Perform what is missing or changed; yields (name, "" or what went wrong) as each ends."""
-    waiting = [e.name for e in experiments if not finished(workbook, e, size)]
-    paths = [str(path.resolve()) for path in kdconv]
-    if scheduler:
-        yield from on_cluster(scheduler, str(workbook.root), waiting, size, paths)
-        return
-    os.environ["OMP_WAIT_POLICY"] = (
-        "PASSIVE"  # two torch processes that spin for each other's cores are three times slower
-    )
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-        tasks = {
-            pool.submit(perform_by_name, str(workbook.root), name, size, paths, threads): name
-            for name in waiting
-        }
+    waiting = [item.name for item in experiments if not finished(workbook, item, size)]
+    given = (str(workbook.root), size, [str(path.resolve()) for path in kdconv])
+    threads = 0 if scheduler else max(1, (os.cpu_count() or 1) // jobs)
+    with cluster(scheduler) if scheduler else processes(jobs) as executor:
+        tasks = {executor.submit(perform_by_name, name, *given, threads): name for name in waiting}
         for task in as_completed(tasks):
-            yield tasks[task], outcome(task.exception)
+            yield tasks[task], outcome(task.exception())
+
+
+def processes(jobs: int) -> Executor:
+    """So many processes on this machine."""
+    # two torch processes that spin for each other's cores are three times slower
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent)
+
+
+@contextmanager
+def cluster(address: str) -> Iterator[Executor]:
+    """A Dask cluster; what a lost worker had begun goes on elsewhere from its checkpoint."""
+    try:
+        from distributed import Client
+    except ModuleNotFoundError as error:
+        raise WorkbookError(
+            "--scheduler 需要 distributed 这个包。请先运行 pip install distributed。"
+        ) from error
+    with Client(address, timeout="20s") as client:
+        yield client.get_executor(retries=2)
 
 
 def end_with_parent() -> None:
@@ -66,32 +78,9 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def outcome(exception: Callable[[], BaseException | None]) -> str:
+def outcome(error: BaseException | None) -> str:
     """One line about a task's failure, or nothing."""
-    error = exception()
     if error is None:
         return ""
     said = str(error).strip().splitlines()
     return f"{type(error).__name__}: {said[-1] if said else ''}"
-
-
-def on_cluster(
-    address: str, root: str, names: Sequence[str], size: str, kdconv: Sequence[str]
-) -> Iterator[tuple[str, str]]:
-    """The same on a Dask cluster; what a lost worker had begun goes on elsewhere from its checkpoint."""
-    try:
-        from distributed import Client
-        from distributed import as_completed as ended
-    except ModuleNotFoundError as error:
-        raise WorkbookError(
-            "--scheduler 需要 distributed 这个包。请先运行 pip install distributed。"
-        ) from error
-    with Client(address, timeout="20s") as client:
-        tasks = {
-            client.submit(
-                perform_by_name, root, name, size, list(kdconv), key=f"{name}-{size}", retries=2
-            ): name
-            for name in names
-        }
-        for task in ended(tasks):
-            yield tasks[task], outcome(task.exception)

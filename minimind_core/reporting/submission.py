@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import minimind_core
 from minimind_core.config import Workbook
 from minimind_core.conversations.doctor import examine
+from minimind_core.conversations.mixing import FILES, dataset_file
 from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.scoring import load_results, results_file
+from minimind_core.experiments.results import finished, result_file
+from minimind_core.experiments.settings import load_experiments
 from minimind_core.files import replacing
 from minimind_core.reporting.document import REPORT_NAME
 from minimind_core.reporting.sections import unwritten
@@ -17,15 +22,11 @@ from minimind_core.training.run_files import run_folder
 
 VIDEO = "运行示例.mp4"
 CODE = (
-    "minimind_core", "notebooks", "scripts", "benchmarks", "weights/base", "tests", "report/report.typ",
-    "report/original_runs.json",
-    "report/sections", "report/results", "dataset", "figures",
-)  # fmt: skip
-CODE_FILES = (
-    "go.py", "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md",
+    "minimind_core", "notebooks", "scripts", "benchmarks", "examples", "tests", "weights/base", "go.py",
+    "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md",
     "CHANGELOG.md", "LICENSE",
-    "examples/history/workbook.toml", "examples/history/facts.csv",
 )  # fmt: skip
+OWN = ("report/report.typ", "report/original_runs.json", "report/sections", "figures", "workbook.toml")
 SKIPPED = ("__pycache__", ".ipynb_checkpoints", "raw")  # dataset/raw holds other people's text
 EPOCH = (2026, 1, 1, 0, 0, 0)  # fixed file time: the same content gives the same zip
 
@@ -53,9 +54,7 @@ dataset/         事实表与训练、验证、测试数据（JSONL，UTF-8）
 
 def collect(workbook: Workbook, run: str) -> dict[str, Path | str]:
     """Archive names with the file, or the text, that each holds."""
-    code = Path(minimind_core.__file__).parents[1]
-    report = workbook.root / "report" / REPORT_NAME
-    adapter = run_folder(workbook, run)
+    report, adapter = workbook.root / "report" / REPORT_NAME, run_folder(workbook, run)
     for path, remedy in (
         (report, "minimind report"),
         (adapter / "adapter.safetensors", f"minimind train --run {run}"),
@@ -63,24 +62,44 @@ def collect(workbook: Workbook, run: str) -> dict[str, Path | str]:
         if not path.is_file():
             raise WorkbookError(f"{path}: 还没有这个文件，不能打包。请先运行 {remedy}。")
     entries: dict[str, Path | str] = {REPORT_NAME: report, "README.txt": readme_text(workbook, run)}
-    for name in (*CODE_FILES, *CODE):
-        own = workbook.root / name if name.startswith(("report", "dataset", "figures")) else code / name
-        for path in sorted(own.rglob("*")) if own.is_dir() else [own]:
-            relative = path.relative_to(workbook.root if path.is_relative_to(workbook.root) else code)
-            if path.is_file() and not set(relative.parts) & set(SKIPPED) and not path.name.startswith("."):
-                entries[f"minimind/{relative.as_posix()}"] = path
-    entries["minimind/workbook.toml"] = workbook.root / "workbook.toml"
+    code = Path(minimind_core.__file__).parents[1]
+    parts = [(code, name) for name in CODE] + [(workbook.root, name) for name in OWN]
+    for root, name in parts:
+        entries |= {f"minimind/{inner}": path for inner, path in files_below(root, root / name)}
+    for path in own_results(workbook) + data_sources(workbook):
+        entries[f"minimind/{path.relative_to(workbook.root).as_posix()}"] = path
     for path in (adapter / name for name in ("adapter.safetensors", "metrics.csv", "quiz.csv", "run.json")):
         if path.is_file():
             entries[f"minimind/runs/{run}/{path.name}"] = path
-    for path in sorted(workbook.dataset.rglob("*.*")):
-        relative = path.relative_to(workbook.dataset)
-        if path.is_file() and relative.parts[0] not in SKIPPED:
-            entries[f"dataset/{relative.as_posix()}"] = path
+    entries |= {f"dataset/{inner}": path for inner, path in files_below(workbook.dataset, workbook.dataset)}
+    entries[f"dataset/{workbook.facts.name}"] = workbook.facts
     video = workbook.root / "report" / VIDEO
-    if video.is_file():
-        entries[VIDEO] = video
-    return entries
+    return entries | ({VIDEO: video} if video.is_file() else {})
+
+
+def files_below(root: Path, start: Path) -> Iterator[tuple[str, Path]]:
+    """Files at or below `start` with their names from `root` on; hidden and skipped ones are left out."""
+    for path in sorted(start.rglob("*")) if start.is_dir() else [start]:
+        inner = path.relative_to(root)
+        if path.is_file() and not set(inner.parts) & set(SKIPPED) and not path.name.startswith("."):
+            yield inner.as_posix(), path
+
+
+def own_results(workbook: Workbook) -> list[Path]:
+    """Results that were made with these facts and this base, and measurements that depend on neither."""
+    own = [results_file(workbook, name) for name in load_results(workbook)]
+    known = load_experiments(workbook.root / "experiments.toml").values()
+    own += [result_file(workbook, item.name) for item in known if finished(workbook, item)]
+    others = [*workbook.results.glob("benchmark_*.json"), workbook.results / "dataset.json"]
+    return [*own, *sorted(path for path in others if path.is_file())]
+
+
+def data_sources(workbook: Workbook) -> list[Path]:
+    """What the data files are made from; the code's copy makes the others again, `dataset/` has them all."""
+    made = {dataset_file(workbook, name) for name in FILES} | {workbook.dataset / "samples.md"}
+    folders = {workbook.dataset, workbook.texts}
+    found = {path for folder in folders for _, path in files_below(folder, folder)} | {workbook.facts}
+    return sorted(path for path in found - made if path.is_relative_to(workbook.root))
 
 
 def obstacles(workbook: Workbook, run: str) -> list[str]:

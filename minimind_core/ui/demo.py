@@ -14,7 +14,9 @@ from typing import Any
 
 from PIL import Image
 
+from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
+from minimind_core.conversations.mixing import space_of, unknown_of
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.reporting.browser import PATIENCE, launch, local_server
@@ -23,7 +25,6 @@ from minimind_core.training.run_files import adapter_file
 from minimind_core.ui.page import page_command, page_notebook
 
 SIZE, ZOOM, RATE = (1280, 720), 4 / 3, 5  # pixels, pixels of the film to one of the page, frames a second
-UNKNOWN = "《没有写完的第八封信》是谁唱的？"  # nobody's song: the model has to say that it does not know
 CAPTION = """text => {
   const made = () => document.body.appendChild(Object.assign(document.createElement('div'), {id: 'caption'}));
   const box = document.getElementById('caption') || made();
@@ -94,7 +95,8 @@ def play(film: Film, workbook: Workbook, questions: Sequence[str]) -> None:
         film.caption(f"第 {number} 题：{question}")
         film.ask(question)
     film.caption("没有学过的，要说不知道")
-    film.ask(UNKNOWN)
+    space = space_of(workbook, read_facts(workbook.facts), workbook.seed)
+    film.ask(unknown_of(workbook, space).plain_question())
     curve = workbook.figures / "loss.png"
     if curve.is_file():
         picture = base64.b64encode(curve.read_bytes()).decode()
