@@ -55,7 +55,7 @@ class DataSection(Section):
     """[data]"""
 
     facts: Text
-    texts: Text = "dataset"
+    texts: Text = "dataset/texts"
 
 
 class TrainingSection(Section):

@@ -226,3 +226,6 @@ def test_another_topic_is_built_from_workbook_and_facts_alone(tmp_path, example)
     assert [word for word in MUSIC if word in text] == []
     findings = doctor.examine(workbook.dataset / "train.jsonl", own=workbook.persona.name)
     assert [finding for finding in findings if finding.error] == []
+    assert (
+        mixing.write_dataset(workbook) == counts
+    )  # the data files are none of the texts that they are made from

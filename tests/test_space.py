@@ -266,6 +266,8 @@ def test_a_follow_up_may_be_a_question_of_any_way_with_a_pronoun():
         ("《江南》", "原唱", "林俊杰"),
         ("林俊杰", "出生地", "新加坡"),
         ("林俊杰", "星座", "白羊座"),
+        ("林俊杰", "英文名", "JJ Lin"),
+        ("林俊杰", "出道年份", "2003年"),
         ("陶喆", "出生地", "香港"),
     ]
     last = [row.question for row in fact_rows(space_about(rows, follow=60)) if row.meta["way"] == "follow"]

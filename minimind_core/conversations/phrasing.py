@@ -134,7 +134,9 @@ class Phrasing:
 
     def is_person(self, subject: str) -> bool:
         """Whether a subject looks like somebody's name."""
-        return 2 <= len(subject) <= 4 and subject[0] in data_table("unknown")["surnames"]
+        table = data_table("unknown")
+        known = subject[0] in table["surnames"] and subject[-1] not in table["thing_endings"]
+        return known and 2 <= len(subject) <= 4
 
     def value(self, value: str) -> str:
         """A value as people type it."""

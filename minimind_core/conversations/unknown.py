@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import count
 
@@ -18,6 +18,7 @@ from minimind_core.conversations.schema import Conversation
 from minimind_core.conversations.space import Space, converse
 from minimind_core.conversations.wordings import Wordings, describe, fill
 
+SORTS = ("person", "work", "thing")  # of subjects
 LONGEST = 12  # characters of an unknown name
 ENOUGH = 8  # known names from which others can be put together
 RECOMBINED = 0.6  # of the unknown names are put together from known ones: they are the hardest to tell apart
@@ -42,8 +43,13 @@ class Unknown:
         self.names = material.table("unknown")
         self.subjects = list(space.of_subject)
         self.known = {bare(name) for fact in space.facts for name in (fact.subject, fact.value)}
-        people = [s for s in self.subjects if not title(s)]
-        self.sorts = {False: people, True: [s for s in self.subjects if title(s)]}
+        self.sorts = {sort: [s for s in self.subjects if self.sort_of(s) == sort] for sort in SORTS}
+
+    def sort_of(self, subject: str) -> str:
+        """Whether a subject is a work, a person or some other thing, by the look of its name."""
+        if title(subject):
+            return "work"
+        return "person" if self.space.is_person(subject) else "thing"
 
     # ---- unknown subjects
 
@@ -63,50 +69,56 @@ class Unknown:
         words = [self.rng.choice(self.names["title_words"]) for _ in range(2)]
         return f"《{form.replace('{a}', words[0]).replace('{b}', words[1])}》"
 
+    def thing(self) -> str:
+        """Something else: a place, a group, an institution."""
+        return self.rng.choice(self.names["thing_names"])
+
     def recombined(self, known: Sequence[str]) -> str:
         """The beginning of one known name and the end of another."""
         first, second = (bare(name) for name in self.rng.sample(known, 2))
         name = first[: self.rng.randint(1, len(first))] + second[self.rng.randint(0, len(second) - 1) :]
         return f"《{name}》" if title(known[0]) else name
 
-    def subject(self, work: bool) -> str:
+    def subject(self, sort: str) -> str:
         """An unknown subject of the sort of the known ones."""
-        known = self.sorts[work]
-        make: Callable[[], str] = self.work if work else self.person
+        known = self.sorts[sort]
+        make = {"person": self.person, "work": self.work, "thing": self.thing}[sort]
         for _ in count():
-            name = (
-                self.recombined(known) if len(known) >= ENOUGH and self.rng.random() < RECOMBINED else make()
-            )
+            mixed = len(known) >= ENOUGH and self.rng.random() < RECOMBINED
+            name = self.recombined(known) if mixed else make()
             if bare(name) not in self.known and 1 < len(bare(name)) <= LONGEST:
                 return name
         raise AssertionError
 
     def unknown_subjects(self, number: int) -> Iterator[Conversation]:
         """Questions about subjects that no fact names, asked for like known ones."""
-        sorts = [work for work, known in self.sorts.items() if known]
+        sorts = [sort for sort, known in self.sorts.items() if known]
         for index in range(number):
-            work = sorts[index % len(sorts)]
-            fact = self.rng.choice(self.space.of_subject[self.rng.choice(self.sorts[work])])
-            other = Fact(self.subject(work), fact.attribute, fact.value, "", "")
-            yield from self.rows(other, "subject")
+            sort = sorts[index % len(sorts)]
+            fact = self.rng.choice(self.space.of_subject[self.rng.choice(self.sorts[sort])])
+            other = Fact(self.subject(sort), fact.attribute, fact.value, "", "")
+            yield from self.refused(other, "subject")
 
     def plain_question(self) -> str:
         """A question in the plainest words about a subject that no fact names."""
-        work = bool(self.sorts[True])
-        fact = self.space.of_subject[self.sorts[work][0]][0]
+        sort = next(sort for sort in ("work", "thing", "person") if self.sorts[sort])
+        fact = self.space.of_subject[self.sorts[sort][0]][0]
         form = self.space.book[fact.attribute].forms("ask")[0]
-        return fill(form, s=self.subject(work), a=fact.attribute)
+        return fill(form, s=self.subject(sort), a=fact.attribute)
 
     # ---- unknown attributes
 
-    def attribute(self, work: bool) -> str:
-        """Something that no fact holds about a person or a work."""
-        prefix = "work_" if work else ""
+    def attribute(self, sort: str) -> str:
+        """Something that no fact holds about a subject of the sort."""
+        prefix = {"person": "", "work": "work_", "thing": "thing_"}[sort]
         for _ in count():
-            if self.rng.random() < 0.6:
-                name = self.rng.choice(self.names[prefix + "attributes"])
-            else:
-                parts = {"{a}": "owners", "{b}": "qualities", "{c}": "actions" if work else "things"}
+            name = self.rng.choice(self.names[prefix + "attributes"])
+            if sort != "thing" and self.rng.random() >= 0.6:
+                parts = {
+                    "{a}": "owners",
+                    "{b}": "qualities",
+                    "{c}": "actions" if sort == "work" else "things",
+                }
                 name = self.rng.choice(self.names[prefix + "attribute_forms"])
                 for mark, part in parts.items():
                     name = name.replace(mark, self.rng.choice(self.names[prefix + part]))
@@ -115,19 +127,17 @@ class Unknown:
         raise AssertionError
 
     def unknown_attributes(self, number: int) -> Iterator[Conversation]:
-        """Questions about known subjects and attributes that no fact has, written ones and put together
-        ones.
-        """
-        written = {work: self.written_questions(work) for work in (False, True)}
+        """Questions about known subjects and attributes that no fact has, written and put together."""
+        written = {sort: self.written_questions(sort) for sort in SORTS}
         for _ in range(number):
             fact = self.rng.choice(self.space.of_subject[self.rng.choice(self.subjects)])
-            work = title(fact.subject)
-            if written[work] and self.rng.random() < WRITTEN:
-                yield self.written(fact, *self.rng.choice(written[work]))
+            sort = self.sort_of(fact.subject)
+            if written[sort] and self.rng.random() < WRITTEN:
+                yield self.written(fact, *self.rng.choice(written[sort]))
             else:
-                attribute = self.attribute(work)
+                attribute = self.attribute(sort)
                 other = Fact(fact.subject, attribute, fact.value, "", "")
-                yield from self.rows(other, "attribute", describe(attribute, (), {}))
+                yield from self.refused(other, "attribute", describe(attribute, (), {}))
 
     def written(self, fact: Fact, form: str, attribute: str) -> Conversation:
         """A written question about the fact's subject, alone or after the question about the fact."""
@@ -139,11 +149,10 @@ class Unknown:
             pairs = [(self.space.dress(form.replace("{s}", self.space.name(fact.subject))), refused)]
         return converse(pairs, kind="unknown", reason="attribute", subject=fact.subject, attribute=attribute)
 
-    def written_questions(self, work: bool) -> list[tuple[str, str]]:
-        """Natural questions about people or works and what each asks for, without those that some fact may
-        answer.
-        """
-        lines = self.material.lines("unknown_works.jsonl" if work else "unknown_people.jsonl")
+    def written_questions(self, sort: str) -> list[tuple[str, str]]:
+        """Natural questions and what each asks for, without those that some fact may answer."""
+        file = {"person": "unknown_people.jsonl", "work": "unknown_works.jsonl"}.get(sort)
+        lines = self.material.lines(file) if file else []
         rows = [tuple(json.loads(line)) for line in lines]
         return [
             (form, name)
@@ -183,11 +192,11 @@ class Unknown:
         for subject, attribute in self.missing_pairs:
             for _ in range(times):
                 value = self.rng.choice(self.space.of_attribute[attribute]).value
-                yield from self.rows(Fact(subject, attribute, value, "", ""), "missing")
+                yield from self.refused(Fact(subject, attribute, value, "", ""), "missing")
 
     # ---- questions
 
-    def rows(self, fact: Fact, reason: str, words: Wordings | None = None) -> Iterator[Conversation]:
+    def refused(self, fact: Fact, reason: str, words: Wordings | None = None) -> Iterator[Conversation]:
         """One refused question about an untrue fact, alone or after one that can be answered."""
         space, words = self.space, words or self.space.book[fact.attribute]
         way = self.rng.choice(WAYS)
@@ -223,7 +232,7 @@ class Unknown:
                 reason, fact = "subject", self.rng.choice(self.space.facts)
                 before, attribute = self.space.pair(fact, "ask"), fact.attribute
                 form = self.space.pick(self.space.book[attribute], "switch")
-                subject = self.subject(title(fact.subject))
+                subject = self.subject(self.sort_of(fact.subject))
                 last = form.replace("{t}", self.space.name(subject))
             else:
                 value = self.rng.choice(self.space.of_attribute[attribute]).value
