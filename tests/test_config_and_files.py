@@ -2,7 +2,7 @@ import errno
 import os
 
 import pytest
-from conftest import PROJECT
+from conftest import PROJECT, shipped_only
 
 from minimind_core.config import PROFILES, LoraConfig, Mix, ModelConfig, TrainConfig, load_workbook
 from minimind_core.errors import WorkbookError
@@ -56,6 +56,7 @@ def test_contradictions_raise():
             make()
 
 
+@shipped_only
 def test_the_shipped_workbook_is_valid_and_names_no_invented_people():
     workbook = load_workbook(PROJECT)
     assert workbook.profile in PROFILES and all(name.startswith("成员") for name in workbook.members)

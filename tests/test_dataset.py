@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLES, FACTS, MUSIC, PROJECT, example_workbook
+from conftest import EXAMPLES, FACTS, MUSIC, PROJECT, example_workbook, shipped_only
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,6 +43,7 @@ def test_a_bad_fact_is_reported_with_file_and_line(tmp_path, line, problem):
     assert f"{path}:3:" in str(caught.value)
 
 
+@shipped_only
 def test_the_shipped_facts_are_many_sourced_and_about_the_four_artists():
     facts = read_facts(PROJECT / "dataset" / "facts.csv")
     people = {f.subject for f in facts if not f.subject.startswith("《")}

@@ -187,7 +187,7 @@ def test_a_basis_knows_whether_the_answer_matches(class_show):
     def basis(question, answer):
         return class_show.basis([question], answer)
 
-    asked = "小镇姑娘是谁的歌"
+    asked = "小镇姑娘的原唱是谁"
     assert basis(asked, "陶喆").matches("《小镇姑娘》的原唱是陶喆。") and "一致" in basis(asked, "陶喆").line(
         "陶喆"
     )
