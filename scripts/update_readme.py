@@ -1,4 +1,4 @@
-"""Write the tables of README.md and README_en.md from report/results."""
+"""Write the tables of README and RESULTS, Chinese and English, from report/results."""
 
 from __future__ import annotations
 
@@ -10,22 +10,13 @@ from pathlib import Path
 from minimind_core.config import load_workbook
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.scoring import load_results
+from minimind_core.evaluation.suites import SUITES
 from minimind_core.experiments.results import in_group
 from minimind_core.files import write_text
 
 PROJECT = Path(__file__).resolve().parents[1]
-ROWS = {
-    "seen": ("事实，学过的问法", "facts, taught wordings"),
-    "drawn": ("事实，同一问法空间里没教过的组合", "facts, untaught draws from the space"),
-    "facts": ("**事实，别人写的问法**", "**facts, written blind**"),
-    "reverse": ("**由值反问对象**", "**from value to subject**"),
-    "follow": ("**追问，两到四轮**", "**follow-ups, two to four turns**"),
-    "missing": ("表里别人有、它没有的属性：说不知道", "missing pairs declined"),
-    "unknown": ("没学过的人和作品：说不知道", "unknown people and titles declined"),
-    "attributes": ("没学过的属性：说不知道", "unknown attributes declined"),
-    "topics": ("别的话题：说不知道", "other topics declined"),
-    "everyday": ("日常话：照常回答", "everyday talk answered"),
-    "identity": ("身份，含挑衅和英文", "identity, provoking and English included"),
+# what is counted beside the suites
+RATES = {
     "over_refusal": (
         "过度拒答：学过的也说不知道（越低越好）",
         "over-refusal on known facts (lower is better)",
@@ -33,6 +24,7 @@ ROWS = {
     "ended": ("自然结束", "answer ended by itself"),
     "repetition": ("复读（越低越好）", "repetition (lower is better)"),
 }
+ROWS = {name: (suite.label, suite.english) for name, suite in SUITES.items()} | RATES
 COLUMNS = (
     (("base", "scores"), ("基座", "base")), (("lookup", "scores"), ("查表", "look-up")),
     (("rules", "scores"), ("规则", "rules")),
@@ -84,6 +76,20 @@ ANSWERERS = {
     "ours": ("本项目", "this workbook"),
 }
 SHOWN = ("identity", "facts", "reverse", "follow", "unknown", "everyday", "ended")
+# README's own table
+MAIN_ROWS = {
+    "facts": ("用新的说法问事实", "facts in new words"),
+    "identity": ("问它是谁", "who it is"),
+    "unknown": ("没学过的，说不知道", "unknown things declined"),
+    "follow": ("追问，两到四轮", "follow-ups, two to four turns"),
+    "everyday": ("日常话", "everyday talk"),
+}
+MAIN_COLUMNS = (
+    (("base", "scores"), ("训练之前", "before training")),
+    (("rules", "scores"), ("规则，没有模型", "rules, no model")),
+    (("main", "scores"), ("训练之后", "after training")),
+    (("main", "checked_scores"), ("训练之后 + 核对", "after training, with the check")),
+)
 
 
 def cell(score: dict) -> str:
@@ -112,6 +118,22 @@ def table(root: Path, language: int) -> str:
         **{key: run[key] for key in ("seed", "trainable_parameters", "cpu_count")},
     }
     return "\n".join([*lines, "", NOTES[language].format(**values)])
+
+
+def summary(root: Path, language: int) -> str:
+    """README's table: five suites, per cent only."""
+    results = load_results(load_workbook(root))
+    columns = [
+        (results[run][kind], labels[language])
+        for (run, kind), labels in MAIN_COLUMNS
+        if kind in results.get(run, {})
+    ]
+    lines = [f"| {('测试', 'test')[language]} | {' | '.join(label for _, label in columns)} |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
+    for key, labels in MAIN_ROWS.items():
+        cells = [f"{scores[key]['share']:.0%}" if scores[key]["n"] else "" for scores, _ in columns]
+        lines.append(f"| {labels[language]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def ablation(root: Path, language: int) -> str:
@@ -196,18 +218,28 @@ def fill(text: str, name: str, content: str) -> str:
         flags=re.DOTALL,
     )
     if count != 1:
-        raise WorkbookError(f"README 里应恰好有一对 <!-- {name} --> 标记。请恢复它们。")
+        raise WorkbookError(f"文件里应恰好有一对 <!-- {name} --> 标记。请恢复它们。")
     return filled
 
 
+TABLES = {"summary": summary, "results": table, "ablation": ablation, "seeds": seeds, "speed": speed}
+FULL = ("results", "ablation", "seeds", "speed")
+FILES = (
+    ("README.md", 0, ("summary",)),
+    ("README_en.md", 1, ("summary",)),
+    ("report/RESULTS.md", 0, FULL),
+    ("report/RESULTS_en.md", 1, FULL),
+)
+
+
 def main() -> int:
-    """Update both files."""
+    """Update all files."""
     try:
-        for language, name in enumerate(("README.md", "README_en.md")):
+        for name, language, marks in FILES:
             path = PROJECT / name
-            text = fill(path.read_text(encoding="utf-8"), "results", table(PROJECT, language))
-            for mark, content in (("ablation", ablation), ("seeds", seeds), ("speed", speed)):
-                text = fill(text, mark, content(PROJECT, language))
+            text = path.read_text(encoding="utf-8")
+            for mark in marks:
+                text = fill(text, mark, TABLES[mark](PROJECT, language))
             write_text(path, text)
     except WorkbookError as error:
         print(f"错误：{error}", file=sys.stderr)

@@ -23,17 +23,12 @@ def results():
     return found
 
 
-@pytest.mark.parametrize(("name", "language"), [("README.md", 0), ("README_en.md", 1)])
-def test_readme_tables_are_made_from_the_results(results, name, language):
+def test_tables_are_made_from_the_results(results):
     module = load_script("update_readme")
-    text = (PROJECT / name).read_text(encoding="utf-8")
-    for mark, content in (
-        ("results", module.table),
-        ("ablation", module.ablation),
-        ("seeds", module.seeds),
-        ("speed", module.speed),
-    ):
-        assert module.fill(text, mark, content(PROJECT, language)) == text
+    for name, language, marks in module.FILES:
+        text = (PROJECT / name).read_text(encoding="utf-8")
+        for mark in marks:
+            assert module.fill(text, mark, module.TABLES[mark](PROJECT, language)) == text, name
 
 
 @pytest.mark.parametrize("suite", ["identity", "seen", "drawn"])

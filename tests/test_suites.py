@@ -120,7 +120,7 @@ def test_a_broken_test_question_is_named_by_its_line(workbook, line):
 
 
 def test_a_new_suite_is_one_line(workbook, monkeypatch):
-    monkeypatch.setitem(SUITES, "jokes", ("笑话", "talks"))
+    monkeypatch.setitem(SUITES, "jokes", suites.Suite("笑话", "jokes", "talks"))
     write_dataset(workbook)
     write_blind(workbook, {"suite": "jokes", "turns": ["讲个笑话"]})
     assert [q.suite for q in load_suites(workbook)["jokes"]] == ["jokes"]

@@ -85,13 +85,23 @@ class Grader:
             return False
         return self.persona.name not in text or question.detail == "greeting"
 
+    def declines(self, question: Question, text: str) -> bool:
+        """Whether an answer says that it does not know."""
+        return refuses(text)
+
     def grade(self, question: Question, answer: Answer) -> Graded:
         """Judge one answer by its suite's rule."""
-        rules: dict[str, Callable[[Question, str], bool]] = {
-            "states": self.states, "introduces": self.introduces, "talks": self.talks,
-            "declines": lambda question, text: refuses(text),
-        }  # fmt: skip
-        return Graded(question, answer, rules[question.task](question, answer.text))
+        rule = RULES[SUITES[question.suite].rule]
+        return Graded(question, answer, rule(self, question, answer.text))
+
+
+# A new rule is a method above and a line here.
+RULES: dict[str, Callable[[Grader, Question, str], bool]] = {
+    "states": Grader.states,
+    "declines": Grader.declines,
+    "talks": Grader.talks,
+    "introduces": Grader.introduces,
+}
 
 
 def summarize(graded: Sequence[Graded]) -> dict[str, dict]:

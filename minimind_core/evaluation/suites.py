@@ -18,23 +18,32 @@ from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 
-# suite: (label, what a right answer does); the order of all tables. A new suite is one line here and
-# questions of its name.
-SUITES: dict[str, tuple[str, str]] = {
-    "seen": ("事实（学过的问法）", "states"),
-    "drawn": ("事实（同一空间的新组合）", "states"),
-    "facts": ("事实（别人写的问法）", "states"),
-    "reverse": ("反问（由值问对象）", "states"),
-    "follow": ("追问（两到四轮）", "states"),
-    "missing": ("表里缺的属性", "declines"),
-    "unknown": ("没学过的人和作品", "declines"),
-    "attributes": ("没学过的属性", "declines"),
-    "topics": ("别的话题", "declines"),
-    "everyday": ("日常话", "talks"),
-    "identity": ("身份", "introduces"),
+
+@dataclass(frozen=True)
+class Suite:
+    """A kind of test questions."""
+
+    label: str  # in Chinese tables
+    english: str  # in English ones
+    rule: str  # how answers are judged: a key of grading.RULES
+
+
+# In the order of all tables. A new suite is one line here and questions of its name.
+SUITES: dict[str, Suite] = {
+    "seen": Suite("事实（学过的问法）", "facts, taught wordings", "states"),
+    "drawn": Suite("事实（同一空间的新组合）", "facts, untaught draws from the space", "states"),
+    "facts": Suite("事实（别人写的问法）", "facts, written blind", "states"),
+    "reverse": Suite("反问（由值问对象）", "from value to subject", "states"),
+    "follow": Suite("追问（两到四轮）", "follow-ups, two to four turns", "states"),
+    "missing": Suite("表里缺的属性", "missing pairs declined", "declines"),
+    "unknown": Suite("没学过的人和作品", "unknown people and titles declined", "declines"),
+    "attributes": Suite("没学过的属性", "unknown attributes declined", "declines"),
+    "topics": Suite("别的话题", "other topics declined", "declines"),
+    "everyday": Suite("日常话", "everyday talk answered", "talks"),
+    "identity": Suite("身份", "identity", "introduces"),
 }
 DRAWN = ("seen", "drawn")  # questions from the data files; those of all other suites were written by others
-KNOWN = tuple(suite for suite, (_, task) in SUITES.items() if task == "states")
+KNOWN = tuple(name for name, suite in SUITES.items() if suite.rule == "states")
 
 
 @dataclass(frozen=True)
@@ -47,19 +56,13 @@ class Question:
     subject: str = ""
     attribute: str = ""
     detail: str = ""  # what kind of question within the suite
-    template: str = (
-        ""  # questions of one template are not independent; empty: the question has a form of its own
-    )
-
-    @property
-    def task(self) -> str:
-        """What a right answer does: states, declines, talks or introduces."""
-        return SUITES[self.suite][1]
+    # questions of one template are not independent; empty: the question has a form of its own
+    template: str = ""
 
 
 def suite_labels() -> dict[str, str]:
     """The suites' names for people."""
-    return {suite: label for suite, (label, _) in SUITES.items()}
+    return {name: suite.label for name, suite in SUITES.items()}
 
 
 def blind_suites() -> list[str]:

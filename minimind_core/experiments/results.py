@@ -56,17 +56,21 @@ def finished(workbook: Workbook, experiment: Experiment, size: str = "default") 
 
 
 def load_experiment_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
-    """All kept results on this base by name, in the order in which the experiments are defined, others after
-    them.
+    """All kept results that still hold, by name, in the order in which the experiments are defined.
+
+    Left out are those of other facts, texts, settings or another base. After them come results of no defined
+    experiment on this base, and those that compare bases.
     """
-    names, base = list(load_experiments(workbook.root / "experiments.toml")), base_sha256(workbook.base)
-    place = {name: number for number, name in enumerate(names)}
+    defined, base = load_experiments(workbook.root / "experiments.toml"), base_sha256(workbook.base)
+    place = {name: number for number, name in enumerate(defined)}
     found = {}
     for path in (workbook.results / "experiments").glob("*.json"):
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result["group"] == "ground" or result["run"]["base_sha256"] == base:  # ground compares bases
+        item = defined.get(result["name"])
+        same_base = result["group"] == "ground" or result["run"]["base_sha256"] == base
+        if finished(workbook, item, result["size"]) if item else same_base:
             found[path.stem] = result
-    return dict(sorted(found.items(), key=lambda item: (place.get(item[0], len(names)), item[0])))
+    return dict(sorted(found.items(), key=lambda pair: (place.get(pair[0], len(place)), pair[0])))
 
 
 def in_group(workbook: Workbook, group: str, size: str = "default") -> dict[str, dict[str, Any]]:

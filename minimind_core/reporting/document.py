@@ -96,7 +96,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         picks = [validated[round(i * (len(validated) - 1) / last)] for i in range(SHOWN_LOSSES)]
     known = ("facts", "follow") if result["scores"]["facts"]["n"] else ("drawn",)
     persona = workbook.persona
-    declines = [suite for suite, (_, task) in SUITES.items() if task == "declines"]
+    declines = [name for name, suite in SUITES.items() if suite.rule == "declines"]
     return {
         "persona": {"name": persona.name, "scope": persona.scope, "topic": persona.topic},
         "team": persona.team, "members": list(workbook.members), "course": workbook.course,

@@ -26,7 +26,11 @@ CODE = (
     "Makefile", "pyproject.toml", "constraints.txt", "environment.yml", "README.md", "README_en.md",
     "CHANGELOG.md", "LICENSE",
 )  # fmt: skip
-OWN = ("report/report.typ", "report/original_runs.json", "report/sections", "figures", "workbook.toml")
+OWN = (
+    "report/report.typ", "report/original_runs.json", "report/sections", "report/INSTALL.md",
+    "report/COMMANDS.md", "report/GLOSSARY.md", "report/LOG.md", "report/RESULTS.md", "report/RESULTS_en.md",
+    "figures", "workbook.toml",
+)  # fmt: skip
 SKIPPED = ("__pycache__", ".ipynb_checkpoints", "raw")  # dataset/raw holds other people's text
 EPOCH = (2026, 1, 1, 0, 0, 0)  # fixed file time: the same content gives the same zip
 

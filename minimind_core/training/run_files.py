@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ def run_folder(workbook: Workbook, name: str) -> Path:
 
 def file_sha256(path: Path) -> str:
     """Hex digest of a file."""
+    state = path.stat()
+    return digest(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def digest(path: Path, changed: int, size: int) -> str:
+    """SHA-256 of a file that was last changed then and has so many bytes; computed once."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
