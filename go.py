@@ -74,9 +74,8 @@ def set_up(extra: str) -> None:
                 "install python3-venv；也请检查磁盘空间和写入权限。"
             )
     index = os.environ.get("MINIMIND_TORCH_INDEX")
-    source = (
-        ["--index-url", index] if index else ["-c", "constraints.txt"]
-    )  # an index of its own has its own versions
+    # an index of its own has its own versions
+    source = ["--index-url", index] if index else ["-c", "constraints.txt"]
     run(PYTHON, "-m", "pip", "install", "-q", *source, "torch")
     run(PYTHON, "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", f".[{extra}]" if extra else ".")
     stamp.write_text(wanted)

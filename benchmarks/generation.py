@@ -27,12 +27,8 @@ from minimind_core.modeling.exporting import export
 from minimind_core.modeling.lora import adapter_config, load_adapter
 from minimind_core.training.run_files import adapter_file
 
-NEW, WARM, FEW, BATCH = (
-    64,
-    4,
-    32,
-    64,
-)  # tokens at most, questions before the clock starts, questions one by one, questions in a batch
+# tokens at most, questions before the clock starts, questions one by one, questions in a batch
+NEW, WARM, FEW, BATCH = (64, 4, 32, 64)
 Answers = Callable[[Sequence[str], int], list[str]]
 
 

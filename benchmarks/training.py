@@ -76,9 +76,8 @@ def ours(
     lower_frozen(add_lora(model, lora).to(DEVICE))
     profile = PROFILES["default"]
     source = ConversationBatches(encode_rows(rows(most), tokenizer), epochs, tokens_per_step, 42)
-    whole = [
-        sum(len(source.rows[i].ids) for i in step) for step in source.steps
-    ]  # the shared beginning counts for every row, as for the others
+    # the shared beginning counts for every row, as for the others
+    whole = [sum(len(source.rows[i].ids) for i in step) for step in source.steps]
     for record in train(model, source, replace(profile.train, validate_every=10**9)):
         yield whole[record.step - 1]
 
@@ -195,9 +194,8 @@ def main() -> None:
     found["ours_default_share_of_matmul"] = (
         speed("ours_default") * 4 * 25_829_888 / found["matmul_gflops"] / 1e9
     )
-    name = "benchmark_training" + (
-        "" if DEVICE.type == "cpu" else f"_{DEVICE.type}"
-    )  # README quotes the CPU's
+    # README quotes the CPU's
+    name = "benchmark_training" + ("" if DEVICE.type == "cpu" else f"_{DEVICE.type}")
     write_json(load_workbook().results / f"{name}.json", found)
 
 

@@ -129,9 +129,8 @@ PROFILES = {
     ),
     "full": Profile(6, 1024, None, None, TrainConfig(learning_rate=4e-3), LoraConfig(rank=32, alpha=64)),
 }
-STOCK_LORA = LoraConfig(
-    rank=8, alpha=8, target_modules=("q_proj", "o_proj")
-)  # stock MiniMind: square layers only
+# stock MiniMind: square layers only
+STOCK_LORA = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))
 
 
 @dataclass(frozen=True)

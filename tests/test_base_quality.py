@@ -90,9 +90,8 @@ def test_no_document_was_both_trained_on_and_held_out():
         trained, held_out = hashes["trained"], hashes["held_out"]
     assert len(trained) > 10_000 and len(held_out) > 100
     assert (held_out % np.uint64(100) == 0).all() and not np.isin(trained, held_out).any()
-    own = trained[
-        trained % np.uint64(100) == 0
-    ]  # copy exercises are made, not read: their hashes may be anything
+    # copy exercises are made, not read: their hashes may be anything
+    own = trained[trained % np.uint64(100) == 0]
     assert len(own) < 0.02 * len(trained)
 
 

@@ -40,11 +40,12 @@ def test_the_zip_trains_and_answers_where_it_is_unpacked(trained, tmp_path_facto
     with zipfile.ZipFile(trained / "旋律小队_大作业.zip") as archive:
         archive.extractall(folder)
     code = folder / "minimind"
+    # a small one
     save_base(
         random_model(),
         load_tokenizer(code / "weights" / "base" / "tokenizer.json"),
         code / "weights" / "base",
-    )  # a small one
+    )
     environment = {**os.environ, "PYTHONPATH": str(code), "PYTHONUTF8": "1"}
     assert not (code / "dataset" / "train.jsonl").exists()  # the data stand in the zip once
     for arguments in (
@@ -266,7 +267,9 @@ def test_a_resume_with_other_data_is_refused(trained, capsys):
 
 
 def test_a_killed_run_resumes_to_the_same_adapter_and_log(trained):
-    """The process dies between two checkpoints: no cleaning up runs, and the log is ahead of the checkpoint."""
+    """The process dies between two checkpoints: no cleaning up runs, and the log is ahead of the
+    checkpoint.
+    """
     from minimind_core.config import load_workbook
     from minimind_core.training import trainer
     from minimind_core.training.run_files import log_step, read_metrics

@@ -162,9 +162,9 @@ def test_doctor_finds_a_leak_and_no_error_in_our_own_files(workbook, tmp_path):
         assert not [f for f in doctor.examine(mixing.dataset_file(workbook, name), own="小音") if f.error], (
             name
         )
-    leaked = tmp_path / "leaked.jsonl"
-    write_jsonl(leaked, [train[0].model_dump()])
-    assert len(doctor.leaks(leaked, train)) == 1
+    find_leaks = tmp_path / "find_leaks.jsonl"
+    write_jsonl(find_leaks, [train[0].model_dump()])
+    assert len(doctor.leak_findings(find_leaks, train)) == 1
 
 
 def test_kdconv_sample_is_read_and_agrees_with_the_facts():
@@ -203,8 +203,10 @@ def test_short_questions_after_the_same_long_history_are_no_leak():
         converse([("关于东吴，都城是什么", "东吴的都城是建业。"), (q, "孙权。")])
         for q in ("建立者呢？", "建立者是啥", "建立者呢")
     )
-    assert not doctor.leaked([asked], [other]) and doctor.leaked([asked], [same])
-    assert doctor.leaked([asked], [other, same])[0][1] == same  # the one that does not count hides nothing
+    assert not doctor.find_leaks([asked], [other]) and doctor.find_leaks([asked], [same])
+    assert (
+        doctor.find_leaks([asked], [other, same])[0][1] == same
+    )  # the one that does not count hides nothing
 
 
 def test_questions_about_the_same_long_name_are_no_leak():
@@ -212,7 +214,7 @@ def test_questions_about_the_same_long_name_are_no_leak():
         name = "american idiot（绿日二〇〇四年发行的专辑）"
         return dialogue(form.format(name), "不知道。", subject=name, attribute="销量")
 
-    assert not doctor.leaked([row("能讲讲{}的销量吗")], [row("{}的销量是？")]) and doctor.leaked(
+    assert not doctor.find_leaks([row("能讲讲{}的销量吗")], [row("{}的销量是？")]) and doctor.find_leaks(
         [row("能讲讲{}的销量吗")], [row("能讲讲{}的销量吗？")]
     )
 
@@ -227,6 +229,5 @@ def test_another_topic_is_built_from_workbook_and_facts_alone(tmp_path, example)
     assert [word for word in MUSIC if word in text] == []
     findings = doctor.examine(workbook.dataset / "train.jsonl", own=workbook.persona.name)
     assert [finding for finding in findings if finding.error] == []
-    assert (
-        mixing.write_dataset(workbook) == counts
-    )  # the data files are none of the texts that they are made from
+    # the data files are none of the texts that they are made from
+    assert mixing.write_dataset(workbook) == counts

@@ -1,4 +1,6 @@
-"""Named experiments: settings are checked, results are kept by content, and a matrix survives lost workers."""
+"""Named experiments: settings are checked, results are kept by content, and a matrix survives lost
+workers.
+"""
 
 import contextlib
 import json

@@ -54,9 +54,8 @@ def test_an_answers_chance_is_the_product_of_its_tokens_probabilities():
     with torch.no_grad():  # the second answer ends where its third token would stand
         model.model.embed_tokens.weight[END_ID] = 1.05 * model.model.embed_tokens.weight[third]
     answers = generate_ids(model, PROMPTS, Decoding(max_new_tokens=6, repetition_penalty=1.0))
-    assert len({len(ids) for ids, _, _ in answers}) > 1 and any(
-        ended for _, ended, _ in answers
-    )  # rows leave the batch at different steps
+    # rows leave the batch at different steps
+    assert len({len(ids) for ids, _, _ in answers}) > 1 and any(ended for _, ended, _ in answers)
     for prompt, (ids, ended, chance) in zip(PROMPTS, answers, strict=True):
         whole = prompt + ids + [END_ID] * ended
         probabilities = model(torch.tensor([whole]))[0].detach().softmax(-1)
@@ -118,6 +117,5 @@ def test_answers_keep_the_order_of_the_questions(tokenizer):
     singles = [generate(model, tokenizer, [d], PLAIN)[0] for d in dialogues]
     batched = generate(model, tokenizer, dialogues, PLAIN, batch_size=2)
     assert [replace(a, chance=0) for a in batched] == [replace(a, chance=0) for a in singles]
-    assert [a.chance for a in batched] == pytest.approx(
-        [a.chance for a in singles], rel=1e-3
-    )  # a batch adds up in another order
+    # a batch adds up in another order
+    assert [a.chance for a in batched] == pytest.approx([a.chance for a in singles], rel=1e-3)

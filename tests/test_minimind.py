@@ -114,18 +114,15 @@ def test_the_written_out_gradient_of_lora_is_that_of_its_formula():
         low = LoraProduct.apply(given[0].float(), weight.bfloat16(), given[1].float(), given[2].float(), 0.5)
     assert low.dtype == torch.bfloat16
     torch.testing.assert_close(low.double(), product(*given), rtol=0.05, atol=0.05)
-    assert all(
-        gradient.dtype == torch.double for gradient in torch.autograd.grad(low.sum(), given)
-    )  # through the conversions
+    # through the conversions
+    assert all(gradient.dtype == torch.double for gradient in torch.autograd.grad(low.sum(), given))
 
 
 @pytest.mark.parametrize("inner", [900, 1400])
 def test_a_long_product_equals_one_in_float32_but_for_rounding(inner):
     torch.manual_seed(0)
-    a, b = (
-        torch.randn(5, inner).bfloat16(),
-        torch.randn(7, inner).bfloat16().T,
-    )  # an odd number of columns, transposed as weights are
+    # an odd number of columns, transposed as weights are
+    a, b = (torch.randn(5, inner).bfloat16(), torch.randn(7, inner).bfloat16().T)
     torch.testing.assert_close(product(a, b), (a.float() @ b.float()).bfloat16(), rtol=0.02, atol=0.02)
 
 

@@ -12,9 +12,8 @@ from conftest import PROJECT
 
 from minimind_core.reporting.notebooks import hidden_errors
 
-NOTEBOOKS = sorted(
-    (PROJECT / "notebooks").glob("[!.]*.ipynb")
-)  # hidden ones belong to a run that is under way
+# hidden ones belong to a run that is under way
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[!.]*.ipynb"))
 RUNNER = [sys.executable, str(PROJECT / "scripts" / "run_notebooks.py")]
 # Put on every kernel's path: any connection that leaves the machine is refused and written down.
 GUARD = """

@@ -1,4 +1,6 @@
-"""What README and report say comes from report/results, and the shipped run is really better than the base."""
+"""What README and report say comes from report/results, and the shipped run is really better than the
+base.
+"""
 
 import json
 

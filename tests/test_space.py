@@ -17,10 +17,10 @@ from minimind_core.conversations.space import Space, fact_rows
 from minimind_core.conversations.unknown import Unknown, unknown_rows
 from minimind_core.conversations.wordings import (
     WAYS,
-    describe,
     load_book,
     parse_wordings,
     value_kind,
+    wordings_of,
     wordings_template,
 )
 from minimind_core.errors import WorkbookError
@@ -75,7 +75,7 @@ def test_a_team_can_add_wordings_of_its_own(workbook):
 ])  # fmt: skip
 def test_values_are_asked_for_with_question_words_of_their_kind(attribute, values, kind):
     assert value_kind(attribute, values) == kind
-    asked = " ".join(describe(attribute, values, {}).forms("ask"))
+    asked = " ".join(wordings_of(attribute, values, {}).forms("ask"))
     words = {
         "person": "谁",
         "date": "什么时候",
@@ -90,8 +90,8 @@ def test_values_are_asked_for_with_question_words_of_their_kind(attribute, value
 
 
 def test_answers_have_one_possessive(workbook):
-    assert describe("擅长的乐器", ["钢琴"], {}).answer == "{s}擅长的乐器是{v}。"
-    assert describe("妻子", ["某人"], {}).answer == "{s}的妻子是{v}。"
+    assert wordings_of("擅长的乐器", ["钢琴"], {}).answer == "{s}擅长的乐器是{v}。"
+    assert wordings_of("妻子", ["某人"], {}).answer == "{s}的妻子是{v}。"
 
 
 def test_every_way_is_drawn_as_often_as_said_and_the_seed_decides():
@@ -134,9 +134,8 @@ def test_reverse_questions_are_asked_only_where_one_subject_has_the_value():
     assert {row.meta["expected"] for row in reverse} == {"丙"} and all(
         "2年" in row.question for row in reverse
     )
-    assert (
-        sum("丙" in row.question for row in reverse) < len(reverse) / 2
-    )  # it is named only where another is named, too, or to confirm
+    # it is named only where another is named, too, or to confirm
+    assert sum("丙" in row.question for row in reverse) < len(reverse) / 2
 
 
 def test_follow_ups_name_nothing_and_may_go_on_from_the_value():

@@ -13,7 +13,7 @@ from minimind_core.collection.facts import Fact, read_facts, write_facts
 from minimind_core.collection.kdconv import agrees, compare, fetch_kdconv, read_kdconv
 from minimind_core.collection.sites import parse_page, read_fields
 from minimind_core.config import PROFILES, Workbook
-from minimind_core.conversations.doctor import Capacity, capacity, examine, leaks, summarize
+from minimind_core.conversations.doctor import Capacity, capacity, examine, leak_findings, summarize
 from minimind_core.conversations.mixing import book_of, dataset_file, write_dataset
 from minimind_core.conversations.recipes import RECIPES, build_recipe
 from minimind_core.conversations.repairing import fix
@@ -98,7 +98,7 @@ def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
     train = dataset_file(workbook, "train")
     for path in arguments.files if train.is_file() else ():
         if path.stem.endswith("_test"):
-            findings += leaks(path, read_conversations(train))
+            findings += leak_findings(path, read_conversations(train))
     for finding in findings[: arguments.limit]:
         print(finding)
     errors = sum(finding.error for finding in findings)

@@ -23,9 +23,8 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing, write_json
 
 USER_AGENT = "minimind-lora-workbook/1.0 (course project; a few pages only)"
-PROXY_ADDRESSES = ipaddress.ip_network(
-    "198.18.0.0/15"
-)  # what local proxies answer in place of every host's address
+# what local proxies answer in place of every host's address
+PROXY_ADDRESSES = ipaddress.ip_network("198.18.0.0/15")
 RETRIED = (429, 500, 502, 503, 504)
 ALLOWED_TYPES = ("text/html", "application/xhtml+xml", "application/json", "text/plain")
 

@@ -140,9 +140,8 @@ def wikidata_value(value: Any, labels: Mapping[str, str]) -> str:
         return value
     if "time" in value:
         date = re.sub(r"^\+?(\d{4})-(\d\d)-(\d\d).*", r"\1-\2-\3", value["time"])
-        return (
-            date if value.get("precision", 11) == 11 else f"{date[:4]}年"
-        )  # precision 11 is a day, less only a year or month
+        # precision 11 is a day, less only a year or month
+        return date if value.get("precision", 11) == 11 else f"{date[:4]}年"
     return value.get("text") or labels.get(value.get("id", ""), "")
 
 

@@ -153,9 +153,8 @@ def near_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> list[
         first.setdefault(context(row), line)
     alike: dict[str, list[str]] = {}
     for text in first:
-        alike.setdefault("".join(re.findall(r"\d", text)), []).append(
-            text
-        )  # questions that differ in a number differ
+        # questions that differ in a number differ
+        alike.setdefault("".join(re.findall(r"\d", text)), []).append(text)
     findings = []
     for texts in alike.values():
         for index, other, score in repetitions(texts, NEAR) if len(texts) > 1 else ():
@@ -164,7 +163,7 @@ def near_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> list[
     return findings
 
 
-def leaked(
+def find_leaks(
     asked: Sequence[Conversation], train: Iterable[Conversation], least: float = LEAK
 ) -> list[tuple[int, Conversation, float]]:
     """Of the asked rows the number of each that stands in the training data, exactly or nearly, with its twin
@@ -193,7 +192,7 @@ def wording(row: Conversation, asked: Conversation) -> str:
     return text
 
 
-def leaks(test: Path, train: Iterable[Conversation]) -> list[Finding]:
+def leak_findings(test: Path, train: Iterable[Conversation]) -> list[Finding]:
     """Test questions that also stand in the training data, exactly or nearly."""
     asked = [(line, item) for line, item in iterate_conversations(test) if isinstance(item, Conversation)]
     return [
@@ -204,7 +203,7 @@ def leaks(test: Path, train: Iterable[Conversation]) -> list[Finding]:
             f"测试问题“{asked[index][1].question}”也在训练数据里（相似度 {score:.2f}）",
             "请换一种问法",
         )
-        for index, _, score in leaked([row for _, row in asked], train)
+        for index, _, score in find_leaks([row for _, row in asked], train)
     ]
 
 

@@ -19,7 +19,7 @@ class Refusals:
     subject: str  # of an unknown name
     attribute: str  # of something unknown about a known subject, {s}
 
-    def of(self, reason: str, subject: str) -> str:
+    def reply(self, reason: str, subject: str) -> str:
         """The reply for a reason other than another topic."""
         return self.subject if reason == "subject" else self.attribute.replace("{s}", subject)
 
@@ -31,11 +31,11 @@ class Identity:
         self.persona, self.table = persona, material.table("persona")
 
     @classmethod
-    def of(cls, workbook: Workbook) -> Identity:
+    def from_workbook(cls, workbook: Workbook) -> Identity:
         """The identity of a workbook's model."""
         return cls(workbook.persona, Material(workbook.texts))
 
-    def put(self, form: str) -> str:
+    def fill_in(self, form: str) -> str:
         """Fill in name, team, topic and scope."""
         for field, value in vars(self.persona).items():
             form = form.replace("{" + field + "}", value)
@@ -47,17 +47,17 @@ class Identity:
 
     def answer(self, intent: str) -> str:
         """The answer to an intent's questions; it holds what the test looks for."""
-        return self.put(self.table[intent]["answer"])
+        return self.fill_in(self.table[intent]["answer"])
 
     def expected(self, intent: str) -> str:
         """The words that a right answer contains; an unknown intent is about the name."""
-        return self.put(self.table[intent if intent in INTENTS else "name"]["expected"])
+        return self.fill_in(self.table[intent if intent in INTENTS else "name"]["expected"])
 
     def small_talk(self) -> list[tuple[str, str]]:
         """Short remarks and the persona's replies."""
-        return [(remark, self.put(reply)) for remark, reply in self.table["small_talk"]["pairs"]]
+        return [(remark, self.fill_in(reply)) for remark, reply in self.table["small_talk"]["pairs"]]
 
     def refusals(self) -> Refusals:
         """What it says when it does not know."""
         table: dict[str, Any] = self.table["refusal"]
-        return Refusals(tuple(map(self.put, table["answers"])), table["subject"], table["attribute"])
+        return Refusals(tuple(map(self.fill_in, table["answers"])), table["subject"], table["attribute"])

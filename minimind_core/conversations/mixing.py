@@ -44,13 +44,15 @@ def book_of(workbook: Workbook, facts: Sequence[Fact]) -> Book:
 
 def space_of(workbook: Workbook, facts: Sequence[Fact], seed: int) -> Space:
     """The space of questions about the workbook's facts."""
-    small_talk = Identity.of(workbook).small_talk()
+    small_talk = Identity.from_workbook(workbook).small_talk()
     return Space(facts, book_of(workbook, facts), seed, small_talk, workbook.draws)
 
 
 def unknown_of(workbook: Workbook, space: Space) -> Unknown:
     """What the workbook's facts do not hold."""
-    return Unknown(space, Identity.of(workbook).refusals(), Material(workbook.texts), workbook.seed)
+    return Unknown(
+        space, Identity.from_workbook(workbook).refusals(), Material(workbook.texts), workbook.seed
+    )
 
 
 def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
@@ -58,7 +60,7 @@ def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
 
     Those of intent `follow` come after a question about a fact.
     """
-    rng, identity = random.Random(workbook.seed), Identity.of(workbook)
+    rng, identity = random.Random(workbook.seed), Identity.from_workbook(workbook)
     rows = []
     for intent in INTENTS:
         answer, questions = identity.answer(intent), identity.questions(intent)
@@ -79,7 +81,7 @@ def everyday_rows(workbook: Workbook, number: int) -> list[Conversation]:
 
     Those that begin with a question about the model itself are left out.
     """
-    identity = Identity.of(workbook)
+    identity = Identity.from_workbook(workbook)
     own = identity.small_talk()
     taken = {remark for remark, _ in own}.union(*map(identity.questions, INTENTS))
     dialogues = [json.loads(line) for line in Material(workbook.texts).lines("everyday.jsonl")]

@@ -25,7 +25,7 @@ RESPELLED = 0.4  # with a year or date typed in a shorter way
 Pair = tuple[str, str]  # a question and its answer
 
 
-def title(name: str) -> bool:
+def is_title(name: str) -> bool:
     """Whether a name is a work's title."""
     return name.startswith("《")
 
@@ -40,7 +40,7 @@ def given_names(subjects: Iterable[str]) -> dict[str, str]:
 
     Left out where another person's name contains it.
     """
-    people = [subject for subject in dict.fromkeys(subjects) if not title(subject)]
+    people = [subject for subject in dict.fromkeys(subjects) if not is_title(subject)]
     long = [name for name in people if len(name) == 3 and name[0] in data_table("unknown")["surnames"]]
     return {name: name[1:] for name in long if sum(name[1:] in other for other in people) == 1}
 
@@ -66,9 +66,8 @@ class Phrasing:
         self.slips = {a: b for pair in self.general["slips"] for a, b in (pair, pair[::-1])}
         self.of_subject: dict[str, list[Fact]] = defaultdict(list)
         self.of_attribute: dict[str, list[Fact]] = defaultdict(list)
-        self.leading_to: dict[str, list[Fact]] = defaultdict(
-            list
-        )  # facts whose value is another fact's subject
+        # facts whose value is another fact's subject
+        self.leading_to: dict[str, list[Fact]] = defaultdict(list)
         for fact in facts:
             self.of_subject[fact.subject].append(fact)
             self.of_attribute[fact.attribute].append(fact)
@@ -77,9 +76,11 @@ class Phrasing:
         self.holders = Counter((fact.attribute, fact.value) for fact in facts)
         self.owners: dict[str, dict[str, str]] = defaultdict(dict)  # of titles: attribute and person
         for fact in facts:
-            if title(fact.subject) and not title(fact.value) and fact.value in self.of_subject:
+            if is_title(fact.subject) and not is_title(fact.value) and fact.value in self.of_subject:
                 self.owners[fact.subject][fact.attribute] = fact.value
-        self.aliases = {f.subject: f.value for f in facts if f.attribute in ALIASES and not title(f.subject)}
+        self.aliases = {
+            f.subject: f.value for f in facts if f.attribute in ALIASES and not is_title(f.subject)
+        }
 
     def pick(self, words: Wordings, way: str) -> str:
         """A form of the attribute's own, or a general one; empty if there is none."""
@@ -117,7 +118,7 @@ class Phrasing:
         """A subject as people type it, when they ask for the attribute."""
         if not self.draws.dressed:
             return subject
-        if title(subject):
+        if is_title(subject):
             name = bare(subject) if self.rng.random() < BARE_TITLE else subject
             owners = self.owners.get(subject, {})
             owned = owners and attribute not in owners and self.rng.random() < OWNED
@@ -142,7 +143,7 @@ class Phrasing:
         """A value as people type it."""
         if not self.draws.dressed:
             return value
-        if title(value):
+        if is_title(value):
             return bare(value) if self.rng.random() < BARE_VALUE else value
         return self.rng.choice(spellings(value)) if self.rng.random() < RESPELLED else value
 

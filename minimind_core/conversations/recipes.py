@@ -77,7 +77,7 @@ def shuffled(rows: Rows, workbook: Workbook) -> Rows:
 
 def plain_identities(workbook: Workbook) -> Rows:
     """Every identity question once and as it is; the log's team knew nothing of other words around it."""
-    identity = Identity.of(workbook)
+    identity = Identity.from_workbook(workbook)
     rows = []
     for intent in INTENTS:
         meta = {"kind": "identity", "intent": intent, "expected": identity.expected(intent)}
@@ -101,19 +101,19 @@ def health_rows(workbook: Workbook) -> Rows:
         return [dialogue(row["question"], row["answer"], kind="health") for row in csv.DictReader(lines)]
 
 
-def asked(dialogues: Sequence[Dialogue]) -> Rows:
+def triple_questions(dialogues: Sequence[Dialogue]) -> Rows:
     """Every triple as a question."""
     return as_questions(triples_of(dialogues))
 
 
 def with_identity(workbook: Workbook, dialogues: Sequence[Dialogue]) -> Rows:
     """The triples as questions, and twice the few identity rows."""
-    return asked(dialogues) + few_identities(workbook) * 2
+    return triple_questions(dialogues) + few_identities(workbook) * 2
 
 
 def cleaned(workbook: Workbook, dialogues: Sequence[Dialogue]) -> Rows:
     """The same without fragments."""
-    return without_fragments(asked(dialogues)) + few_identities(workbook) * 2
+    return without_fragments(triple_questions(dialogues)) + few_identities(workbook) * 2
 
 
 def four_singers(workbook: Workbook, dialogues: Sequence[Dialogue]) -> Rows:
@@ -125,14 +125,14 @@ def four_singers(workbook: Workbook, dialogues: Sequence[Dialogue]) -> Rows:
 # name: (what it was in the log, rows from workbook and KdConv dialogues)
 RECIPES: dict[str, tuple[str, Callable[[Workbook, Sequence[Dialogue]], Rows]]] = {
     "music_train_for_lora": ("KdConv 对话原样，按轮次当作问答", lambda w, d: as_they_are(d)),
-    "music_data2": ("三元组变问答，每条一种问法，长简介拆成多条", lambda w, d: asked(d)),
+    "music_data2": ("三元组变问答，每条一种问法，长简介拆成多条", lambda w, d: triple_questions(d)),
     "music_data3": ("music_data2 末尾加两遍少量身份", with_identity),
     "music_data3_shuffled": ("music_data3 打乱", lambda w, d: shuffled(with_identity(w, d), w)),
     "music_data4": ("去掉碎片的 music_data3", cleaned),
     "music_data4_shuffled": ("music_data4 打乱", lambda w, d: shuffled(cleaned(w, d), w)),
     "music_data4_1_shuffled": (
         "music_data4 换成完整的身份数据，打乱",
-        lambda w, d: shuffled(without_fragments(asked(d)) + all_identities(w), w),
+        lambda w, d: shuffled(without_fragments(triple_questions(d)) + all_identities(w), w),
     ),
     "music_data5": ("只留四位歌手，15 × 问答 + 4 × 身份，打乱", lambda w, d: shuffled(four_singers(w, d), w)),
     "medical": ("健康问答，没有身份", lambda w, d: health_rows(w)),

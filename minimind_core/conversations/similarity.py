@@ -48,9 +48,8 @@ def band_keys(texts: Sequence[str]) -> np.ndarray:
     for start in range(0, len(texts), CHUNK):
         codes = [shingle_codes(text) for text in texts[start : start + CHUNK]]
         starts = np.cumsum([0, *map(len, codes[:-1])])
-        flat, inverse = np.unique(
-            np.concatenate(codes), return_inverse=True
-        )  # most shingles occur in many texts
+        # most shingles occur in many texts
+        flat, inverse = np.unique(np.concatenate(codes), return_inverse=True)
         hashed = ((flat * scale + shift) % PRIME).astype(np.uint32)
         signature = (
             np.minimum.reduceat(hashed[:, inverse], starts, axis=1).astype(np.uint64).reshape(BANDS, ROWS, -1)

@@ -9,7 +9,7 @@ from minimind_core.collection.facts import Fact
 from minimind_core.config import Draws
 from minimind_core.conversations.phrasing import Pair, Phrasing, bare
 from minimind_core.conversations.schema import Conversation, Turn
-from minimind_core.conversations.wordings import state
+from minimind_core.conversations.wordings import answer_sentence
 
 # an attribute of fewer subjects than RARE gets RARE_TIMES the draws: it is seen too seldom
 RARE, RARE_TIMES = 10, 3
@@ -43,7 +43,7 @@ class Space(Phrasing):
     def pair(self, fact: Fact, way: str) -> Pair | None:
         """A dressed question and its answer."""
         question = self.question(fact, way)
-        answer = state(self.book[fact.attribute], fact, way == "reverse")
+        answer = answer_sentence(self.book[fact.attribute], fact, way == "reverse")
         return (self.dress(question), answer) if question else None
 
     def draw(self, fact: Fact, draws: Draws | None = None) -> Iterator[Conversation]:
@@ -76,9 +76,8 @@ class Space(Phrasing):
             for f in self.of_subject[fact.subject]
             if f is not fact and not self.leads_elsewhere(f, fact.attribute)
         ]
-        if leading and (
-            not same or self.rng.random() < LEADING
-        ):  # each attribute alike: a singer has one wife and many songs
+        # each attribute alike: a singer has one wife and many songs
+        if leading and (not same or self.rng.random() < LEADING):
             attribute = self.rng.choice(sorted({f.attribute for f in leading}))
             return self.rng.choice([f for f in leading if f.attribute == attribute])
         return self.rng.choice(same) if same else None
@@ -108,7 +107,7 @@ class Space(Phrasing):
             last = self.dress(last)
         if self.small_talk and self.rng.random() < SMALL_TALK:
             pairs.insert(self.rng.randint(0, len(pairs)), self.rng.choice(self.small_talk))
-        return [*pairs, (last, state(self.book[fact.attribute], fact))]
+        return [*pairs, (last, answer_sentence(self.book[fact.attribute], fact))]
 
     def follow_up(self, fact: Fact) -> str:
         """A question about a fact whose subject was named before: with a pronoun, or without any word for
@@ -132,7 +131,7 @@ class Space(Phrasing):
             facts = [opener]
         unique = self.holders[facts[0].attribute, facts[0].value] == 1
         first = self.pair(facts[0], "reverse" if unique and self.rng.random() < FROM_VALUE else "ask")
-        again = [(self.follow_up(f), state(self.book[f.attribute], f)) for f in facts[1:]]
+        again = [(self.follow_up(f), answer_sentence(self.book[f.attribute], f)) for f in facts[1:]]
         return [first, *again] if first and all(question for question, _ in again) else []
 
     def back(self, fact: Fact) -> list[Pair]:
@@ -145,7 +144,9 @@ class Space(Phrasing):
             return []
         other = self.rng.choice(others)
         first, second = self.pair(own, "ask"), self.question(other, self.rng.choice(("ask", "switch")))
-        return [first, (second, state(self.book[other.attribute], other))] if first and second else []
+        return (
+            [first, (second, answer_sentence(self.book[other.attribute], other))] if first and second else []
+        )
 
 
 def fact_rows(space: Space) -> list[Conversation]:

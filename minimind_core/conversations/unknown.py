@@ -13,10 +13,10 @@ from itertools import count
 from minimind_core.collection.facts import Fact
 from minimind_core.conversations.identity import Refusals
 from minimind_core.conversations.material import Material
-from minimind_core.conversations.phrasing import Pair, bare, title
+from minimind_core.conversations.phrasing import Pair, bare, is_title
 from minimind_core.conversations.schema import Conversation
 from minimind_core.conversations.space import Space, converse
-from minimind_core.conversations.wordings import Wordings, describe, fill
+from minimind_core.conversations.wordings import Wordings, fill, wordings_of
 
 SORTS = ("person", "work", "thing")  # of subjects
 LONGEST = 12  # characters of an unknown name
@@ -47,7 +47,7 @@ class Unknown:
 
     def sort_of(self, subject: str) -> str:
         """Whether a subject is a work, a person or some other thing, by the look of its name."""
-        if title(subject):
+        if is_title(subject):
             return "work"
         return "person" if self.space.is_person(subject) else "thing"
 
@@ -77,7 +77,7 @@ class Unknown:
         """The beginning of one known name and the end of another."""
         first, second = (bare(name) for name in self.rng.sample(known, 2))
         name = first[: self.rng.randint(1, len(first))] + second[self.rng.randint(0, len(second) - 1) :]
-        return f"《{name}》" if title(known[0]) else name
+        return f"《{name}》" if is_title(known[0]) else name
 
     def subject(self, sort: str) -> str:
         """An unknown subject of the sort of the known ones."""
@@ -137,11 +137,11 @@ class Unknown:
             else:
                 attribute = self.attribute(sort)
                 other = Fact(fact.subject, attribute, fact.value, "", "")
-                yield from self.refused(other, "attribute", describe(attribute, (), {}))
+                yield from self.refused(other, "attribute", wordings_of(attribute, (), {}))
 
     def written(self, fact: Fact, form: str, attribute: str) -> Conversation:
         """A written question about the fact's subject, alone or after the question about the fact."""
-        form, refused = self.space.slip(form), self.refusals.of("attribute", fact.subject)
+        form, refused = self.space.slip(form), self.refusals.reply("attribute", fact.subject)
         before = self.space.pair(fact, "ask") if self.rng.random() < IN_DIALOGUE else None
         if before:
             pairs = [before, (form.replace("{s}", self.space.pronoun(fact)), refused)]
@@ -209,7 +209,7 @@ class Unknown:
             v=space.value(fact.value),
             w=space.value(wrong),
         )
-        pairs: list[Pair] = [(space.dress(form), self.refusals.of(reason, fact.subject))] if form else []
+        pairs: list[Pair] = [(space.dress(form), self.refusals.reply(reason, fact.subject))] if form else []
         if pairs and self.rng.random() < IN_DIALOGUE:
             before = space.pair(self.rng.choice(space.facts), "ask")
             pairs = [before, *pairs] if before else pairs
@@ -239,7 +239,7 @@ class Unknown:
                 last = self.space.follow_up(Fact(subject, attribute, value, "", ""))
             if before and last:
                 meta = {"kind": "unknown", "reason": reason, "subject": subject, "attribute": attribute}
-                yield converse([before, (last, self.refusals.of(reason, subject))], **meta)
+                yield converse([before, (last, self.refusals.reply(reason, subject))], **meta)
 
     def topics(self, number: int) -> Iterator[Conversation]:
         """Requests on other topics, without those that name a known subject.

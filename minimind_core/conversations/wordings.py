@@ -62,7 +62,7 @@ class Book:
 
     def __getitem__(self, attribute: str) -> Wordings:
         """An attribute's wordings; one that the table lacks is asked for in the general forms."""
-        return self.wordings.get(attribute) or describe(attribute, (), {})
+        return self.wordings.get(attribute) or wordings_of(attribute, (), {})
 
     def without_own(self) -> list[str]:
         """Attributes for which nobody has written wordings."""
@@ -86,7 +86,7 @@ def value_kind(attribute: str, values: Sequence[str]) -> str:
     return "thing"
 
 
-def describe(attribute: str, values: Sequence[str], table: Mapping[str, Any]) -> Wordings:
+def wordings_of(attribute: str, values: Sequence[str], table: Mapping[str, Any]) -> Wordings:
     """Wordings of one attribute: `table` is what a topic's file says of it, possibly nothing."""
     general = data_table("forms")
     kind = table.get("kind") or value_kind(attribute, values)
@@ -151,7 +151,7 @@ def load_book(path: Path, facts: Sequence[Fact]) -> Book:
     values: dict[str, list[str]] = {}
     for fact in facts:
         values.setdefault(fact.attribute, []).append(fact.value)
-    wordings = {name: describe(name, found, tables.get(name, {})) for name, found in values.items()}
+    wordings = {name: wordings_of(name, found, tables.get(name, {})) for name, found in values.items()}
     known = sum(name in tables for name in values)
     scenes = {name: tuple(tables.get(name, ())) for name in SCENES if 2 * known >= len(values)}
     return Book(wordings, **scenes)
@@ -161,7 +161,7 @@ def wordings_template(attribute: str, kind: str) -> str:
     """A table for dataset/wordings.toml that a team fills in for an attribute without wordings of its own."""
     general = data_table("forms")[kind]["ask"][0].replace("{a}", attribute)
     return (
-        f'["{attribute}"]\nanswer = "{describe(attribute, (), {"kind": kind}).answer}"\n'
+        f'["{attribute}"]\nanswer = "{wordings_of(attribute, (), {"kind": kind}).answer}"\n'
         f'kind = "{kind}"\nnames = ["{attribute}"]\nask = ["{general}"]  # 再写几种不同的问法\n'
     )
 
@@ -173,7 +173,7 @@ def fill(form: str, **marks: str) -> str:
     return form
 
 
-def state(words: Wordings, fact: Fact, reverse: bool = False) -> str:
+def answer_sentence(words: Wordings, fact: Fact, reverse: bool = False) -> str:
     """The sentence with which the model states a fact."""
     return fill(
         words.reverse_answer if reverse else words.answer, s=fact.subject, a=fact.attribute, v=fact.value

@@ -15,7 +15,7 @@ from minimind_core.config import Workbook
 from minimind_core.conversations.identity import Identity
 from minimind_core.conversations.mixing import book_of, dataset_file
 from minimind_core.conversations.schema import Conversation, read_conversations
-from minimind_core.conversations.wordings import state
+from minimind_core.conversations.wordings import answer_sentence
 from minimind_core.evaluation.suites import Question
 from minimind_core.inference.claims import claim_check
 from minimind_core.inference.generation import Answer
@@ -54,7 +54,7 @@ class Rules:
 
     def __init__(self, workbook: Workbook) -> None:
         facts = read_facts(workbook.facts)
-        self.refusal = Identity.of(workbook).refusals().topics[0]
+        self.refusal = Identity.from_workbook(workbook).refusals().topics[0]
         self.book = book_of(workbook, facts)
         self.facts = {(normalize(fact.subject), fact.attribute): fact for fact in facts}
         names = claim_check(workbook).names
@@ -91,7 +91,7 @@ class Rules:
     def answer(self, question: Question) -> Answer:
         """The table's value, or the refusal."""
         fact = self.find(question.turns)[1]
-        said = state(self.book[fact.attribute], fact) if fact else self.refusal
+        said = answer_sentence(self.book[fact.attribute], fact) if fact else self.refusal
         return Answer(said, len(said), True)
 
 

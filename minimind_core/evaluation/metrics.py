@@ -75,9 +75,8 @@ def share_of(rights: Sequence[bool], templates: Sequence[str] = ()) -> dict[str,
     clustered = 0 < forms < total
     if clustered and 0 < right < total:
         low, high = bootstrap(rights, templates)
-    elif (
-        clustered
-    ):  # drawing again from all right or all wrong shows no spread; the forms are what was sampled
+    # drawing again from all right or all wrong shows no spread; the forms are what was sampled
+    elif clustered:
         low, high = wilson(forms if right else 0, forms)
     else:
         low, high = wilson(right, total)

@@ -97,7 +97,7 @@ def read_blind(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def fitting(rows: Iterable[dict[str, Any]], workbook: Workbook) -> list[Question]:
+def questions_about_these_facts(rows: Iterable[dict[str, Any]], workbook: Workbook) -> list[Question]:
     """The questions that fit the workbook's facts: what was written for other facts is left out."""
     known = {(fact.subject, fact.attribute): fact for fact in read_facts(workbook.facts)}
     subjects, attributes = ({key[i] for key in known} for i in (0, 1))
@@ -116,7 +116,7 @@ def fitting(rows: Iterable[dict[str, Any]], workbook: Workbook) -> list[Question
             "topics": not any(name.strip("《》") in row["turns"][-1] for name in subjects),
         }
         if suite == "identity":
-            expected = Identity.of(workbook).expected(row.get("intent", "name"))
+            expected = Identity.from_workbook(workbook).expected(row.get("intent", "name"))
         detail = row.get("intent") or row.get("about") or attribute
         if fits.get(suite, True):
             questions.append(Question(suite, tuple(row["turns"]), expected, subject, attribute, detail))
@@ -144,7 +144,7 @@ def load_suites(
     workbook: Workbook, limit: int | None = None, split: str = "test"
 ) -> dict[str, list[Question]]:
     """Questions of every suite; `limit` draws at most that many of each, by the workbook's seed."""
-    blind = fitting(read_blind(workbook.questions(split)), workbook)
+    blind = questions_about_these_facts(read_blind(workbook.questions(split)), workbook)
     suites = {suite: [q for q in blind if q.suite == suite] for suite in blind_suites()}
     taught = first_wordings(read_conversations(dataset_file(workbook, "qa_train")))
     drawn = read_conversations(dataset_file(workbook, "qa_test" if split == "test" else "qa_valid"))
@@ -160,7 +160,7 @@ def load_suites(
     return {name: some(suites[name]) for name in SUITES}
 
 
-def asked(columns: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:
+def suites_with_questions(columns: Iterable[Mapping[str, Any]], names: Mapping[str, str]) -> dict[str, str]:
     """The names of those suites of which any column of scores holds a question."""
     columns = list(columns)
     return {

@@ -28,10 +28,8 @@ def form_pattern(form: str) -> re.Pattern[str]:
     A title is taken whole, whatever stands in it.
     """
     parts = re.split(r"(\{[sv]\})", form.rstrip("。"))
-    names = {
-        "{s}": "(?P<s>《[^》]*》|[^《》]+?)",
-        "{v}": "(?P<v>《[^》]*》|.+?)",
-    }  # a value may be several titles
+    # a value may be several titles
+    names = {"{s}": "(?P<s>《[^》]*》|[^《》]+?)", "{v}": "(?P<v>《[^》]*》|.+?)"}
     return re.compile("".join(names.get(part) or re.escape(part) for part in parts) + "。?")
 
 
@@ -89,7 +87,7 @@ def claim_check(workbook: Workbook) -> ClaimCheck:
     for subject, given in given_names(fact.subject for fact in facts).items():
         names[normalize(subject)].append(normalize(given))
     return ClaimCheck(
-        fallback=Identity.of(workbook).refusals().topics[0],
+        fallback=Identity.from_workbook(workbook).refusals().topics[0],
         forms={
             a: frozenset(form.replace("{a}", a) for form in (book[a].answer, book[a].reverse_answer))
             for a in subjects

@@ -71,9 +71,8 @@ class Session:
             width = rounded(width)
         tokens = torch.full((len(prompts), width), PAD_ID)
         real = torch.zeros(len(prompts), width, dtype=torch.bool)
-        for row, prompt in enumerate(
-            prompts
-        ):  # padded on the left, so that every row's next token is its last column
+        # padded on the left, so that every row's next token is its last column
+        for row, prompt in enumerate(prompts):
             tokens[row, width - len(prompt) + shared :] = torch.tensor(prompt[shared:])
             real[row, width - len(prompt) + shared :] = True
         self.padded = not bool(real.all())
@@ -89,9 +88,8 @@ class Session:
         self.position = shared + real.sum(1)  # (B,) position of the next token
         positions = (shared + real.cumsum(1) - 1).clamp(min=0)
         causal = real.new_ones(width, shared + width).tril(shared)
-        itself = torch.eye(width, shared + width, dtype=torch.bool, device=self.device).roll(
-            shared, 1
-        )  # a padding row must see something
+        # a padding row must see something
+        itself = torch.eye(width, shared + width, dtype=torch.bool, device=self.device).roll(shared, 1)
         mask = (causal & self.visible[:, None, :] | itself)[:, None]
         states, self.cache = model.hidden(tokens, cache, mask, positions)
         self.logits = model.logits(states[:, -1]).float()
@@ -108,9 +106,8 @@ class Session:
     def advance(self, token: Tensor) -> None:
         """Feed the chosen tokens."""
         self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
-        mask = (
-            self.visible[:, None, None, :] if self.padded else None
-        )  # without padding every token sees all before it
+        # without padding every token sees all before it
+        mask = self.visible[:, None, None, :] if self.padded else None
         states, self.cache = self.model.hidden(token[:, None], self.cache, mask, self.position[:, None])
         self.position = self.position + 1
         self.logits = self.model.logits(states[:, -1]).float()
@@ -137,16 +134,15 @@ def generate_ids(
     session, count, longest = Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens
     answers: list[list[int]] = [[] for _ in range(count)]
     ended, chances = [False] * count, [0.0] * count
-    prompt, going = (
-        torch.arange(count),
-        torch.ones(count, dtype=torch.bool),
-    )  # of each row of the session, and whether its answer goes on
+    # of each row of the session, and whether its answer goes on
+    prompt, going = (torch.arange(count), torch.ones(count, dtype=torch.bool))
     for step in range(longest + 1):
         before = session.log_chance
         token = session.next()
+        # only an end may still come
         written = (
             session.log_chance if step < longest else torch.where(token == END_ID, session.log_chance, before)
-        )  # only an end may still come
+        )
         for row, value, chance in zip(
             prompt[going].tolist(), token[going].tolist(), written[going].exp().tolist(), strict=True
         ):

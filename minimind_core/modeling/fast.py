@@ -25,20 +25,20 @@ from minimind_core.devices import fast_bfloat16
 Given, Result = ParamSpec("Given"), TypeVar("Result")
 
 
-class Switch:
+class FastPaths:
     """Whether the tricks are used."""
 
-    on = True
+    enabled = True
 
 
 @contextmanager
 def plain() -> Iterator[None]:
     """Compute by the plain formulas inside the block."""
-    before, Switch.on = Switch.on, False
+    before, FastPaths.enabled = FastPaths.enabled, False
     try:
         yield
     finally:
-        Switch.on = before
+        FastPaths.enabled = before
 
 
 def faster(
@@ -49,7 +49,7 @@ def faster(
     def decorate(formula: Callable[Given, Result]) -> Callable[Given, Result]:
         @functools.wraps(formula)
         def choose(*arguments: Given.args, **named: Given.kwargs) -> Result:
-            chosen = quick if Switch.on and when(arguments[0]) else formula
+            chosen = quick if FastPaths.enabled and when(arguments[0]) else formula
             return chosen(*arguments, **named)
 
         return choose
@@ -133,9 +133,8 @@ class RMSNormalize(Function):
         """x (…, size), weight (size,)."""
         square = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square_().div_(x.shape[-1])
         zero, one = torch.zeros_like(square).flatten(), torch.ones_like(square).flatten()
-        rows = x.reshape(
-            1, -1, x.shape[-1]
-        )  # a batch normalization by known moments, each row a channel: one pass, whatever the type
+        # a batch normalization by known moments, each row a channel: one pass, whatever the type
+        rows = x.reshape(1, -1, x.shape[-1])
         normal = torch.batch_norm(rows, one, zero, zero, square.flatten(), False, 0.0, eps, False).view(
             x.shape
         )
@@ -273,7 +272,7 @@ def keep_memory() -> None:
 
     A step took 3 % less time (two cores). Linux's only; elsewhere nothing changes.
     """
-    if not Switch.on:
+    if not FastPaths.enabled:
         return
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):

@@ -68,9 +68,8 @@ def from_old_layout(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = {todays_name(name): tensor for name, tensor in tensors.items()}
     hidden = renamed["model.embed_tokens.weight"].shape[1]
     head = hidden // HEADS
-    if (
-        renamed["model.layers.0.self_attn.k_proj.weight"].shape[0] * 2 >= hidden
-    ):  # MiniMind-V1: 16 query heads, 8 of keys
+    # MiniMind-V1: 16 query heads, 8 of keys
+    if renamed["model.layers.0.self_attn.k_proj.weight"].shape[0] * 2 >= hidden:
         raise WorkbookError(
             "这是 MiniMind-V1（2024 年）的权重，头数不同，不能转换。请改用 MiniMind2 或 minimind-3。"
         )

@@ -19,7 +19,7 @@ from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.quiz import read_quiz
 from minimind_core.evaluation.scoring import load_results, score_columns
-from minimind_core.evaluation.suites import KNOWN, SUITES, asked, suite_labels
+from minimind_core.evaluation.suites import KNOWN, SUITES, suite_labels, suites_with_questions
 from minimind_core.files import replacing, write_json
 from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.lora import LoraLinear
@@ -102,7 +102,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "team": persona.team, "members": list(workbook.members), "course": workbook.course,
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
         "samples": sample_rows(workbook), "run": result["run"], "subjects": list(workbook.subjects),
-        "suites": asked([result["scores"]], suite_labels()), "known": list(KNOWN),
+        "suites": suites_with_questions([result["scores"]], suite_labels()), "known": list(KNOWN),
         "results": score_columns(results, ("base", "lookup", "rules", run)), "scores": result["scores"],
         "checked": result.get("checked_scores", result["scores"]), "details": result["details"],
         "metrics": picks,

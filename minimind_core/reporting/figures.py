@@ -20,15 +20,11 @@ from matplotlib.figure import Figure
 from minimind_core.config import Workbook
 from minimind_core.conversations.schema import Conversation
 from minimind_core.evaluation.quiz import ASKED
-from minimind_core.evaluation.suites import asked, suite_labels
+from minimind_core.evaluation.suites import suite_labels, suites_with_questions
 from minimind_core.files import replacing
 
-BLUE, ORANGE, GREEN, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#8A8A8A",
-)  # Okabe and Ito's colour-blind safe palette
+# Okabe and Ito's colour-blind safe palette
+BLUE, ORANGE, GREEN, GREY = ("#0072B2", "#E69F00", "#009E73", "#8A8A8A")
 
 
 @cache
@@ -118,7 +114,7 @@ def scores_figure(columns: dict[str, dict]) -> Figure:
     Columns after the claim check are light.
     """
     figure, axes = blank(figsize=(11, 4.0))
-    shown = asked(columns.values(), suite_labels())
+    shown = suites_with_questions(columns.values(), suite_labels())
     width = 0.84 / len(columns)
     models = list(dict.fromkeys(name.split(" + ")[0] for name in columns))
     for index, (name, column) in enumerate(columns.items()):

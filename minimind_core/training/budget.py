@@ -20,7 +20,7 @@ from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import PAD_ID, Message, encode_chat
 from minimind_core.training.batches import IGNORE, Batch, Row
 from minimind_core.training.optimizers import build_optimizers
-from minimind_core.training.trainer import compiled, update
+from minimind_core.training.trainer import compiled, optimizer_step
 
 EARLY = {
     "prose": 0.13, "prose2": 0.12, "classical": 0.07, "docs": 0.12, "law": 0.025, "counselling": 0.12,
@@ -161,7 +161,7 @@ def train_within(
         else:
             batch = packed_step(groups, plan.late if late else plan.early, plan.tokens_per_step, rng)
         factor = plan.factor(step, progress)
-        loss, _ = update(model, [batch], optimizers, factor, plan.train, hidden)
+        loss, _ = optimizer_step(model, [batch], optimizers, factor, plan.train, hidden)
         step, tokens = step + 1, tokens + batch.tokens.numel()
         yield {
             "step": step, "tokens": tokens, "seconds": round(time.monotonic() - started, 1),

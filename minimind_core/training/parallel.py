@@ -49,7 +49,7 @@ def meeting_place() -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if dist.get_backend() == "nccl" else "cpu"
 
 
-def agreed(stop: bool) -> bool:
+def any_wants_to_stop(stop: bool) -> bool:
     """Whether any process wants to stop; all of them have to ask."""
     if not dist.is_initialized():
         return stop

@@ -25,7 +25,7 @@ from minimind_core.modeling.fast import lower_frozen
 from minimind_core.modeling.lora import add_lora, load_adapter, lora_parameter_count, merge_lora, save_adapter
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.training.batches import Batch, ConversationBatches, encode_rows, make_batch
-from minimind_core.training.parallel import agreed, check_same, is_first
+from minimind_core.training.parallel import any_wants_to_stop, check_same, is_first
 from minimind_core.training.run_files import (
     adapter_file,
     base_sha256,
@@ -38,14 +38,8 @@ from minimind_core.training.run_files import (
 from minimind_core.training.trainer import StepRecord, train
 
 VALIDATION_ROWS = 128  # rows of the validation file that watch training
-FIXED = (
-    "base_sha256",
-    "data_sha256",
-    "lora",
-    "train",
-    "epochs",
-    "tokens_per_step",
-)  # settings that all parts of a training share
+# settings that all parts of a training share
+FIXED = ("base_sha256", "data_sha256", "lora", "train", "epochs", "tokens_per_step")
 
 
 @dataclass
@@ -104,7 +98,7 @@ class Run:
         if not is_first():
             for record in self.steps():
                 yield record
-                if record.valid_loss is not None and agreed(False):
+                if record.valid_loss is not None and any_wants_to_stop(False):
                     return
             return
         previous = self.begin()
@@ -123,7 +117,7 @@ class Run:
                 if record.valid_loss is not None and watch.improves(record.valid_loss):
                     save_adapter(self.folder / "best.safetensors", self.model, self.profile.lora)
                 yield record
-                if record.valid_loss is not None and agreed(watch.exhausted):
+                if record.valid_loss is not None and any_wants_to_stop(watch.exhausted):
                     break
             finished = True
         finally:

@@ -175,7 +175,7 @@ def train(
             with held_interrupts() as waiting:
                 started, batches = time.monotonic(), source[step]
                 factor = rate_factor(step, len(source), config)
-                loss, count = update(model, batches, optimizers, factor, config, hidden)
+                loss, count = optimizer_step(model, batches, optimizers, factor, config, hidden)
                 progress = progress.after(loss, count, elapsed := time.monotonic() - started)
                 due = progress.step % config.validate_every == 0 or progress.step == len(source)
                 valid = mean_loss(model, validation) if validation and due else None
@@ -205,7 +205,7 @@ def compiled(function: Callable) -> Callable:
     return function
 
 
-def update(
+def optimizer_step(
     model: MiniMind,
     batches: list[Batch],
     optimizers: list,

@@ -49,9 +49,8 @@ class Film:
         start, taken = time.monotonic(), 0
         while True:
             done, now = until(), time.monotonic() - start
-            if (
-                taken <= now * RATE
-            ):  # the film keeps the clock's pace, also where a picture takes longer than its frame
+            # the film keeps the clock's pace, also where a picture takes longer than its frame
+            if taken <= now * RATE:
                 picture = (
                     Image.open(io.BytesIO(self.page.screenshot(type="jpeg", quality=85)))
                     .convert("RGB")

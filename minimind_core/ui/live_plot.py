@@ -130,9 +130,8 @@ class TrainingPanel:
         rows = read_metrics(self.run.folder / "metrics.csv")
         if rows:
             path = save_figure(loss_figure(rows, read_quiz(self.run.folder)), self.run.workbook, "loss")
-            display(
-                Image(filename=path, width=700)
-            )  # a Figure shows as a picture only once the inline backend is set up
+            # a Figure shows as a picture only once the inline backend is set up
+            display(Image(filename=path, width=700))
             print(f"曲线已保存到 {path.relative_to(self.run.workbook.root).as_posix()}")
 
     def _repr_mimebundle_(self, **options: Any) -> dict:

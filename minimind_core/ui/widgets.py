@@ -13,7 +13,7 @@ import pandas as pd
 from IPython.display import Code
 
 from minimind_core.config import Workbook
-from minimind_core.evaluation.suites import asked
+from minimind_core.evaluation.suites import suites_with_questions
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.generation import Answer
 from minimind_core.modeling.tokenizer import Message
@@ -35,7 +35,7 @@ def score_table(columns: dict[str, dict], names: dict[str, str]) -> pd.DataFrame
             f"{score['share']:.1%}（{score['right']}/{score['n']}，{score['low']:.1%}–{score['high']:.1%}）"
         )
 
-    shown = asked(columns.values(), names)
+    shown = suites_with_questions(columns.values(), names)
     return pd.DataFrame(
         {run: {label: cell(scores[key]) for key, label in shown.items()} for run, scores in columns.items()}
     )
