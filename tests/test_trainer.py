@@ -119,7 +119,7 @@ def test_an_interrupt_inside_a_step_waits_for_its_end(tmp_path, monkeypatch):
     same bits.
     """
     whole = adapter()
-    real, calls = trainer.update, []
+    real, calls = trainer.optimizer_step, []
 
     def interrupted(*arguments):
         calls.append(1)
@@ -127,7 +127,7 @@ def test_an_interrupt_inside_a_step_waits_for_its_end(tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(trainer, "update", interrupted)
+    monkeypatch.setattr(trainer, "optimizer_step", interrupted)
     model, records = add_lora(random_model(), LoraConfig(rank=2, alpha=4)), []
     with pytest.raises(KeyboardInterrupt):
         for record in train(model, source(), CONFIG, checkpoint=tmp_path / "c.pt"):
