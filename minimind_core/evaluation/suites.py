@@ -112,7 +112,7 @@ def questions_about_these_facts(rows: Iterable[dict[str, Any]], workbook: Workbo
             "reverse": fact is not None and fact.subject == expected,
             "missing": fact is None and subject in subjects and attribute in attributes,
             "attributes": subject in subjects and attribute not in attributes,
-            "unknown": subject not in subjects,
+            "unknown": subject not in subjects and attribute in attributes,
             "topics": not any(name.strip("《》") in row["turns"][-1] for name in subjects),
         }
         if suite == "identity":
