@@ -166,11 +166,11 @@ def near_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> list[
 def find_leaks(
     asked: Sequence[Conversation], train: Iterable[Conversation], least: float = LEAK
 ) -> list[tuple[int, Conversation, float]]:
-    """Of the asked rows the number of each that stands in the training data, exactly or nearly, with its twin
-    and their similarity.
+    """(index in asked, most similar training row, similarity) of every asked row that was taught.
 
-    Dialogues are compared whole and by the wording of their last question, without subject and attribute:
-    after the same long history, or about the same long name, any two short questions look alike.
+    Both the whole dialogue before the answer and the last question, its subject and attribute masked, must
+    reach `least`: after the same long history, or about the same long name, any two short questions look
+    alike.
     """
     taught = {context(row): row for row in train}
     texts = sorted(taught)

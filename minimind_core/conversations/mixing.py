@@ -108,9 +108,9 @@ def mix(parts: Sequence[tuple[Sequence[Conversation], int]], seed: int) -> list[
 
 
 def mixed_parts(splits: Splits, ratio: Mix) -> list[tuple[Sequence[Conversation], int]]:
-    """The training parts with their counts.
+    """(rows, repetitions) of each part of the training file.
 
-    A question that two parts answer differently belongs to the first.
+    A row whose dialogue up to the last question stands in an earlier part is left out.
     """
     parts = [(splits["qa_train"], ratio.fact)] + [(splits[name], getattr(ratio, name)) for name in PARTS[1:]]
     taken: set = set()

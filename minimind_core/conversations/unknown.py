@@ -197,7 +197,11 @@ class Unknown:
     # ---- questions
 
     def refused(self, fact: Fact, reason: str, words: Wordings | None = None) -> Iterator[Conversation]:
-        """One refused question about an untrue fact, alone or after one that can be answered."""
+        """A question in the words used for real facts, answered by the refusal for `reason`.
+
+        The fact's value only fills {v}. Some follow on a question that can be answered. Nothing if no form
+        fits.
+        """
         space, words = self.space, words or self.space.book[fact.attribute]
         way = self.rng.choice(WAYS)
         form = space.pick(words, way)

@@ -55,7 +55,7 @@ class ClaimCheck:
                     yield normalize(found["s"]), attribute, normalize(found["v"])
 
     def stands(self, messages: Sequence[Message], answer: str) -> bool:
-        """Whether an answer to a dialogue is given as it is."""
+        """这句回答能不能照原样给出：不是陈述，或者陈述的正是被问到的、表里有的那一条。"""
         claims = list(self.claims(answer))
         dialogue = normalize("|".join(message["content"] for message in messages))
         question = normalize(messages[-1]["content"])

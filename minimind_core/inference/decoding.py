@@ -127,9 +127,10 @@ class Session:
 def generate_ids(
     model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding
 ) -> list[tuple[list[int], bool, float]]:
-    """New token ids of each prompt, whether the end token came, and their probability.
+    """For each prompt: new ids without the end token, whether that came, the probability of it all.
 
-    Finished rows leave the batch, ROWS at a time.
+    One step more than max_new_tokens only sees whether the end token comes. Finished rows leave the batch,
+    ROWS at a time.
     """
     session, count, longest = Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens
     answers: list[list[int]] = [[] for _ in range(count)]

@@ -87,7 +87,8 @@ def write_gguf(source: Source, folder: Path) -> None:
         writer.close()
 
 
-# A new format is one line here; every writer may merge the adapter into the model.
+# A new format is a writer and a line here. A writer may merge the adapter into `source.model`, so that a
+# loaded model can be exported once.
 FORMATS: dict[str, Callable[[Source, Path], None]] = {
     "hf": write_hf,
     "peft": write_peft,

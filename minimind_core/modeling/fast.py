@@ -44,7 +44,10 @@ def plain() -> Iterator[None]:
 def faster(
     quick: Callable[Given, Result], when: Callable[[Tensor], bool] = lambda x: True
 ) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
-    """Decorate a plain function of tensors: `quick` computes the same where `when` holds of the first one."""
+    """Decorator: call `quick` instead of the formula while fast paths are on and `when` holds.
+
+    `when` is asked of the first argument.
+    """
 
     def decorate(formula: Callable[Given, Result]) -> Callable[Given, Result]:
         @functools.wraps(formula)

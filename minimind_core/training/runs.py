@@ -90,10 +90,8 @@ class Run:
     def train(self) -> Iterator[StepRecord]:
         """Train, or go on after an interruption, yielding each step.
 
-        Ends with the last and the best adapter on disk.
-
-        The best one has the lowest validation loss; with `patience` it is also the last, because training
-        stops early.
+        Afterwards best.safetensors holds the adapter of the lowest validation loss, adapter.safetensors that
+        of the last step, or a copy of the best one where `patience` ended training.
         """
         if not is_first():
             for record in self.steps():
