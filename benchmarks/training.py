@@ -1,5 +1,6 @@
-"""LoRA training side by side in one run: MiniMind's stock recipe, TRL with PEFT (packed, bf16), and this
-workbook.
+"""LoRA training side by side in one run.
+
+MiniMind's stock recipe, TRL with PEFT (packed, bf16), and this workbook.
 
     python benchmarks/training.py [--seconds 30]
 

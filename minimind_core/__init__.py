@@ -1,5 +1,6 @@
-"""MiniMind LoRA workbook: question-answer data, LoRA fine-tuning and evaluation of a 26M-parameter chat
-model.
+"""MiniMind LoRA workbook.
+
+Question-answer data, LoRA fine-tuning and evaluation of a 26M-parameter chat model.
 """
 
 __version__ = "0.15.0"

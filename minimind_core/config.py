@@ -168,8 +168,9 @@ class Workbook:
         return self.texts / "wordings.toml"
 
     def questions(self, split: str) -> Path:
-        """Questions that others wrote: `test` is asked once all is settled, `valid` is for choosing
-        settings.
+        """Questions that others wrote.
+
+        `test` is asked once all is settled, `valid` is for choosing settings.
         """
         return self.root / "dataset" / "questions" / f"{split}.jsonl"
 

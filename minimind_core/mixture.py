@@ -54,8 +54,9 @@ class Draws:
 
 @dataclass(frozen=True)
 class Mix:
-    """How often each part of the data is repeated in the training file: `15 × raw + 4 × identity` is fact=15,
-    identity=4.
+    """How often each part of the data is repeated in the training file.
+
+    `15 × raw + 4 × identity` is fact=15, identity=4.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")

@@ -1,5 +1,6 @@
-"""The course's test command: MiniMind's flags, questions from the workbook and its data, never a fixed list
-of names.
+"""The course's test command.
+
+MiniMind's flags, questions from the workbook and its data, never a fixed list of names.
 
 python eval_model.py --lora_name lora_music --model_mode 1
 python eval_model.py --lora_name None --model_mode 1        (the base alone)

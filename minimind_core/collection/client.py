@@ -1,5 +1,6 @@
-"""A polite HTTP client: robots.txt, an honest User-Agent, a pause per host, retries, limits and a disk
-cache.
+"""A polite HTTP client.
+
+Robots.txt, an honest User-Agent, a pause per host, retries, limits and a disk cache.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class Page:
 
 
 def decode(content: bytes, content_type: str = "") -> str:
-    """Text of a body: byte-order mark, then the header's charset, then a <meta> tag's, UTF-8, GB18030, a
-    guess.
+    """Text of a body.
+
+    Byte-order mark, then the header's charset, then a <meta> tag's, UTF-8, GB18030, a guess.
     """
     if content.startswith(b"\xef\xbb\xbf"):
         return content.decode("utf-8-sig", "replace")
@@ -235,8 +237,9 @@ class PoliteClient:
         return robots is None or robots.can_fetch(url, USER_AGENT)
 
     def _check_address(self, url: str) -> None:
-        """Only http(s), and no private address unless that is wanted: a redirect must not reach into the own
-        network.
+        """Only http(s), and no private address unless that is wanted.
+
+        A redirect must not reach into the own network.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:

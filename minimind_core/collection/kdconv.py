@@ -1,5 +1,6 @@
-"""Reader of KdConv's music/{train,dev,test}.json: dialogues and knowledge triples
-(github.com/thu-coai/KdConv).
+"""Reader of KdConv's music/{train,dev,test}.json.
+
+Dialogues and knowledge triples (github.com/thu-coai/KdConv).
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Parsers of stored bytes: MediaWiki API, Wikidata entity, encyclopaedia HTML and MusicBrainz pages to fact
-rows.
+"""Parsers of stored bytes.
+
+MediaWiki API, Wikidata entity, encyclopaedia HTML and MusicBrainz pages to fact rows.
 """
 
 from __future__ import annotations

@@ -122,8 +122,9 @@ def mixed_parts(splits: Splits, ratio: Mix) -> list[tuple[Sequence[Conversation]
 
 
 def reserved_questions(workbook: Workbook) -> set[str]:
-    """Questions that others wrote for the test: what is drawn by chance in the very same words is not
-    taught.
+    """Questions that others wrote for the test.
+
+    What is drawn by chance in the very same words is not taught.
     """
     path = workbook.questions("test")
     lines = path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else []

@@ -1,5 +1,6 @@
-"""Named recipes: the dataset versions of a real course project's log, rebuilt so that their faults can be
-measured.
+"""Named recipes.
+
+The dataset versions of a real course project's log, rebuilt so that their faults can be measured.
 """
 
 from __future__ import annotations

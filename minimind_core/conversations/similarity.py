@@ -74,8 +74,9 @@ def near_duplicates(
     least: float,
     counts: Callable[[int, int], bool] = lambda index, other: True,
 ) -> list[tuple[int, int, float]]:
-    """For each text the first of `others` at least `least` similar that counts: (index in texts, index in
-    others, similarity).
+    """For each text the first of `others` at least `least` similar that counts.
+
+    (index in texts, index in others, similarity).
     """
     own, theirs = band_keys(texts), band_keys(others)
     pairs = [np.empty((0, 2), np.int64)]

@@ -64,8 +64,9 @@ class Space(Phrasing):
                     yield self.row(fact, pairs, way)
 
     def opening(self, fact: Fact, way: str) -> Fact | None:
-        """The fact that the question before was about: the same subject's, one that leads to it, or (switch)
-        another's.
+        """The fact that the question before was about.
+
+        The same subject's, one that leads to it, or (switch) another's.
         """
         if way == "switch":
             others = [f for f in self.of_attribute[fact.attribute] if f is not fact]
@@ -110,8 +111,9 @@ class Space(Phrasing):
         return [*pairs, (last, answer_sentence(self.book[fact.attribute], fact))]
 
     def follow_up(self, fact: Fact) -> str:
-        """A question about a fact whose subject was named before: with a pronoun, or without any word for
-        it.
+        """A question about a fact whose subject was named before.
+
+        With a pronoun, or without any word for it.
         """
         if self.rng.random() < PRONOUN:
             return self.question(fact, self.rng.choice(PRONOUN_WAYS), self.pronoun(fact))
@@ -135,8 +137,9 @@ class Space(Phrasing):
         return [first, *again] if first and all(question for question, _ in again) else []
 
     def back(self, fact: Fact) -> list[Pair]:
-        """A question about the subject and one about another subject: what comes next goes back to the
-        first.
+        """A question about the subject and one about another subject.
+
+        What comes next goes back to the first.
         """
         own = self.rng.choice(self.of_subject[fact.subject])
         others = [f for f in self.of_attribute[own.attribute] if f.subject != fact.subject]

@@ -1,5 +1,6 @@
-"""What the model has to say that it does not know: subjects, attributes and pairs that the facts lack, and
-other topics.
+"""What the model has to say that it does not know.
+
+Subjects, attributes and pairs that the facts lack, and other topics.
 """
 
 from __future__ import annotations

@@ -70,8 +70,9 @@ class Book:
 
 
 def value_kind(attribute: str, values: Sequence[str]) -> str:
-    """What an attribute's values are: by the longest known ending of its name, or else by the look of most
-    values.
+    """What an attribute's values are.
+
+    By the longest known ending of its name, or else by the look of most values.
     """
     kinds = data_table("forms")["kinds"]
     endings = {
@@ -141,8 +142,9 @@ def check_forms(forms: Any, marks: Sequence[str], place: str) -> None:
 
 
 def load_book(path: Path, facts: Sequence[Fact]) -> Book:
-    """The wordings of the facts' attributes: the general forms, and those of a topic's own file where there
-    is one.
+    """The wordings of the facts' attributes.
+
+    The general forms, and those of a topic's own file where there is one.
 
     The file's scenes are used only if it knows at least half of the attributes, so that those of another
     topic stay out.

@@ -48,8 +48,9 @@ class Lookup:
 
 
 class Rules:
-    """No model at all: the longest known name in the dialogue, the attribute of the nearest wording, the
-    value from the table.
+    """No model at all.
+
+    The longest known name in the dialogue, the attribute of the nearest wording, the value from the table.
     """
 
     def __init__(self, workbook: Workbook) -> None:

@@ -78,8 +78,9 @@ class Grader:
         return is_right(DENIED.sub("", text), question.expected, self.assistants)
 
     def talks(self, question: Question, text: str) -> bool:
-        """Whether an everyday remark is answered: not declined, no fact stated, and introduced only after a
-        greeting.
+        """Whether an everyday remark is answered.
+
+        Not declined, no fact stated, and introduced only after a greeting.
         """
         if not text or refuses(text) or repeats(text) or any(self.check.claims(text)):
             return False
@@ -105,8 +106,9 @@ RULES: dict[str, Callable[[Grader, Question, str], bool]] = {
 
 
 def summarize(graded: Sequence[Graded]) -> dict[str, dict]:
-    """Scores as results files hold them: each suite and its details, refusals of known facts, and how answers
-    end.
+    """Scores as results files hold them.
+
+    Each suite and its details, refusals of known facts, and how answers end.
     """
     by_suite: dict[str, list[Graded]] = defaultdict(list)
     for item in graded:

@@ -25,8 +25,9 @@ OUTCOMES = {**suite_labels(), "over_refusal": "过度拒答", "ended": "自然�
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of runs or experiments as text: shares in percent, other numbers to three digits, nothing where
-    nothing is known.
+    """A table of runs or experiments as text.
+
+    Shares in percent, other numbers to three digits, nothing where nothing is known.
     """
     shares = OUTCOMES.values()
 

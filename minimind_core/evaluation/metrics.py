@@ -55,8 +55,9 @@ def wilson(right: int, total: int) -> tuple[float, float]:
 
 
 def bootstrap(rights: Sequence[bool], templates: Sequence[str], seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a share whose questions come from templates: whole templates are drawn again (Efron
-    1979).
+    """95 % interval of a share whose questions come from templates.
+
+    Whole templates are drawn again (Efron 1979).
     """
     names, group = np.unique(np.asarray(templates), return_inverse=True)
     right = np.bincount(group, weights=np.asarray(rights, float), minlength=len(names))

@@ -114,8 +114,9 @@ def evaluate_run(
 
 
 def everyday_loss(workbook: Workbook, assistant: Assistant) -> float | None:
-    """Mean loss on the base's own answers to everyday prompts, nats a token: what a run adds to the base's
-    has been forgotten.
+    """Mean loss on the base's own answers to everyday prompts, nats a token.
+
+    What a run adds to the base's has been forgotten.
     """
     card = workbook.base / "training.json"
     pairs = (

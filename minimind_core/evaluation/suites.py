@@ -1,5 +1,6 @@
-"""The test questions: drawn from the taught space, and written blind by people who had seen the fact table
-alone.
+"""The test questions.
+
+Drawn from the taught space, and written blind by people who had seen the fact table alone.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""The riddles of the log, demonstrated: a file that is never written, an adapter on another base, losses that
-seem to oscillate.
+"""The riddles of the log, demonstrated.
+
+A file that is never written, an adapter on another base, losses that seem to oscillate.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ def stock_epoch(workbook: Workbook, steps: int, interval: int = 100) -> dict[str
 
 
 def as_logged(result: Mapping[str, Any], times: int = 3) -> list[float]:
-    """What a log keeps that prints one batch's loss `times` in every epoch of an experiment: unshuffled, the
-    same batches each time.
+    """What a log keeps that prints one batch's loss `times` in every epoch of an experiment.
+
+    Unshuffled, the same batches each time.
     """
     losses = result["losses"]
     steps = max(1, result["run"]["steps"] // result["run"]["epochs"])
@@ -68,8 +70,9 @@ def as_logged(result: Mapping[str, Any], times: int = 3) -> list[float]:
 
 
 def as_metrics(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An experiment's losses as rows of metrics.csv: each step, its running mean, and the validation
-    losses.
+    """An experiment's losses as rows of metrics.csv.
+
+    Each step, its running mean, and the validation losses.
     """
     valid, progress, rows = dict(result["valid_losses"]), Progress(), []
     for loss in result["losses"]:
@@ -113,16 +116,18 @@ def on_another_base(
 
 
 def effects(results: Mapping[str, dict[str, Any]]) -> list[str]:
-    """One sentence for each step of the ablation, in the order of the names: what was changed, the lesson,
-    how the scores moved.
+    """One sentence for each step of the ablation, in the order of the names.
+
+    What was changed, the lesson, how the scores moved.
     """
     steps = [result for _, result in sorted(results.items())]
     return [sentence(before, after) for before, after in zip(steps, steps[1:], strict=False)]
 
 
 def sentence(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """What changed between two experiments, in words: scores whose 95 % intervals do not overlap, and losses
-    on everyday talk FORGOTTEN apart.
+    """What changed between two experiments, in words.
+
+    Scores whose 95 % intervals do not overlap, and losses on everyday talk FORGOTTEN apart.
     """
     pairs = {
         label: (before["scores"][key], after["scores"][key])

@@ -1,5 +1,6 @@
-"""Named experiments: each is the workbook's own recipe with a few settings changed, trained, scored and kept
-as one small file.
+"""Named experiments.
+
+Each is the workbook's own recipe with a few settings changed, trained, scored and kept as one small file.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ def prepare_data(own: Workbook, workbook: Workbook, experiment: Experiment, kdco
 
 
 def asked_as_taught(data: Path, limit: int) -> list[Question]:
-    """Questions of a log recipe's training file whose answer is a short fact: what such a run can be expected
-    to know.
+    """Questions of a log recipe's training file whose answer is a short fact.
+
+    What such a run can be expected to know.
     """
     rows = [
         r for r in read_conversations(data) if r.meta["kind"] == "triple" and len(r.answer) <= LONGEST_VALUE
@@ -92,8 +94,9 @@ def asked_as_taught(data: Path, limit: int) -> list[Question]:
 
 
 def score(own: Workbook, experiment: Experiment, decoding: Decoding, data: Path) -> dict[str, Any]:
-    """What a trained experiment answers: scores (after the claim check if it has one), forgetting, and a few
-    answers.
+    """What a trained experiment answers.
+
+    Scores (after the claim check if it has one), forgetting, and a few answers.
     """
     assistant = Assistant.load(own, experiment.name, decoding, check=False)
     suites = load_suites(own, experiment.questions, experiment.split)
@@ -148,8 +151,9 @@ def perform(
 
 
 def shown(graded: Graded) -> dict[str, Any]:
-    """An answer as a result keeps it: only its beginning, since a run on KdConv may repeat KdConv's
-    sentences.
+    """An answer as a result keeps it.
+
+    Only its beginning, since a run on KdConv may repeat KdConv's sentences.
     """
     row = graded.as_dict()
     kept = {key: row[key] for key in ("suite", "question", "expected", "right", "ended")}

@@ -12,8 +12,9 @@ from minimind_core.experiments.results import in_group, load_experiment_results
 
 
 def experiment_table(workbook: Workbook, group: str | None = None, size: str = "default") -> pd.DataFrame:
-    """One row an experiment (of a group, at one size) that has been performed: what it changed, and what it
-    scored.
+    """One row an experiment (of a group, at one size) that has been performed.
+
+    What it changed, and what it scored.
     """
     results = in_group(workbook, group, size) if group else load_experiment_results(workbook)
     rows: dict[str, dict[str, Any]] = {}

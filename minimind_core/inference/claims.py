@@ -1,5 +1,6 @@
-"""The claim check: an answer that states a fact is given only if the fact table could hold it and the
-dialogue asks about it.
+"""The claim check.
+
+An answer that states a fact is given only if the fact table could hold it and the dialogue asks about it.
 """
 
 from __future__ import annotations

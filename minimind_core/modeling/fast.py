@@ -94,8 +94,9 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class LoraProduct(Function):
-    """x W^T + scale (x A^T) B^T with W frozen: the update is added in the product that makes it, forward and
-    backward.
+    """x W^T + scale (x A^T) B^T with W frozen.
+
+    The update is added in the product that makes it, forward and backward.
     """
 
     @staticmethod

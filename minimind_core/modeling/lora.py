@@ -115,8 +115,9 @@ def lora_parameter_count(model: nn.Module) -> int:
 
 
 def lora_size(lora: LoraConfig, model: ModelConfig) -> int:
-    """Adapter parameters by formula: rank times (inputs + outputs) of every target, in every layer from
-    `first_layer` on.
+    """Adapter parameters by formula.
+
+    Rank times (inputs + outputs) of every target, in every layer from `first_layer` on.
     """
     hidden, inner, key = model.hidden_size, model.intermediate_size, model.n_kv_heads * model.head_dim
     ends = dict(

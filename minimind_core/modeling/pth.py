@@ -1,5 +1,6 @@
-"""MiniMind's own .pth files: base weights of every generation, and LoRA adapters
-(github.com/jingyaogong/minimind).
+"""MiniMind's own .pth files.
+
+Base weights of every generation, and LoRA adapters (github.com/jingyaogong/minimind).
 """
 
 from __future__ import annotations
@@ -141,8 +142,9 @@ def write_lora_pth(path: Path, tensors: dict[str, Tensor], config: LoraConfig) -
 
 
 def read_lora_pth(path: Path) -> tuple[LoraConfig, dict[str, Tensor]]:
-    """An adapter .pth of MiniMind (or of `write_lora_pth`): its settings, and tensors under this package's
-    names.
+    """An adapter .pth of MiniMind (or of `write_lora_pth`).
+
+    Its settings, and tensors under this package's names.
     """
     tensors = {}
     for name, tensor in load_pth(path).items():

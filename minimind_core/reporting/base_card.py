@@ -26,8 +26,9 @@ PROMPTS = PROJECT / "tests" / "data" / "everyday_prompts.txt"
 
 
 def course_of_budget(folder: Path) -> list[dict]:
-    """What each stage of a training within a time budget did: texts, then conversations (loss on answers
-    only).
+    """What each stage of a training within a time budget did.
+
+    Texts, then conversations (loss on answers only).
     """
     rows, course = budget.read_log(folder / "log.csv"), []
     for stage, name in ((0, "文章和对话，全部词元"), (1, "四步里三步是对话，只算回答")):
@@ -47,8 +48,9 @@ def course_of_budget(folder: Path) -> list[dict]:
 
 
 def measure(work: Path, model: MiniMind, tokenizer: Tokenizer, texts: list[str]) -> dict:
-    """What the model card says of a base beside its course: data, held-out bits per byte, copying, everyday
-    answers.
+    """What the model card says of a base beside its course.
+
+    Data, held-out bits per byte, copying, everyday answers.
     """
     shards: dict[tuple[str, str, str], int] = {}
     for _, group, shard, licence, characters in json.loads(
@@ -84,8 +86,9 @@ def held_out_groups(work: Path) -> dict[str, list[str]]:
 
 
 def measure_held_out(work: Path, model: MiniMind, tokenizer: Tokenizer, texts: list[str]) -> dict:
-    """Bits per byte of held-out documents by group and over all: the model, `xz -9`, and 5-grams of training
-    texts.
+    """Bits per byte of held-out documents by group and over all.
+
+    The model, `xz -9`, and 5-grams of training texts.
     """
     groups, ngram = held_out_groups(work), base_quality.NGram(texts)
     size = sum(len(t.encode()) for t in groups["all"])

@@ -1,5 +1,6 @@
-"""The system's Chromium, driven by Playwright, with the workbook's Chinese font: for the video and the
-browser tests.
+"""The system's Chromium, driven by Playwright, with the workbook's Chinese font.
+
+For the video and the browser tests.
 """
 
 from __future__ import annotations

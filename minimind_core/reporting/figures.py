@@ -224,8 +224,9 @@ def learned_figure(results: dict[str, dict]) -> Figure:
 
 
 def spectra_figure(spectra: Sequence[Sequence[float]]) -> Figure:
-    """Share of the updates' energy (squared singular values) in their first components: median and range over
-    the modules.
+    """Share of the updates' energy (squared singular values) in their first components.
+
+    Median and range over the modules.
     """
     figure, axes = blank(figsize=(6, 3.2))
     shares = np.array([np.cumsum(np.square(values)) / np.sum(np.square(values)) for values in spectra]) * 100

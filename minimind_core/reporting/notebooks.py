@@ -1,5 +1,6 @@
-"""Run notebooks through papermill: unknown parameters, hidden widget errors and volatile metadata do not get
-past.
+"""Run notebooks through papermill.
+
+Unknown parameters, hidden widget errors and volatile metadata do not get past.
 """
 
 from __future__ import annotations

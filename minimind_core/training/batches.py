@@ -40,8 +40,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Row:
-    """One conversation as the network sees it: ids[i] is followed by labels[i], IGNORE where nothing is
-    learnt.
+    """One conversation as the network sees it.
+
+    Ids[i] is followed by labels[i], IGNORE where nothing is learnt.
     """
 
     ids: array[int]  # four bytes a token: lists of 100,000 rows would take a third of a gigabyte
@@ -117,8 +118,9 @@ def group_by_length(lengths: Sequence[int], order: Sequence[int], tokens: int) -
 
 
 class ConversationBatches(Sequence):
-    """Optimizer steps over conversations: every row once an epoch, another order each epoch, fixed by the
-    seed.
+    """Optimizer steps over conversations.
+
+    Every row once an epoch, another order each epoch, fixed by the seed.
     """
 
     def __init__(

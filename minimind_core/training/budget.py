@@ -1,5 +1,6 @@
-"""Pretraining that fills a time budget on one GPU: packed texts first, then whole conversations, one loop for
-both.
+"""Pretraining that fills a time budget on one GPU.
+
+Packed texts first, then whole conversations, one loop for both.
 """
 
 from __future__ import annotations

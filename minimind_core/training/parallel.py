@@ -1,5 +1,6 @@
-"""Several processes under torchrun: each takes its rows of every batch, gradients are added up, the first one
-writes.
+"""Several processes under torchrun.
+
+Each takes its rows of every batch, gradients are added up, the first one writes.
 """
 
 from __future__ import annotations

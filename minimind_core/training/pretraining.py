@@ -152,8 +152,9 @@ def exercise(rng: random.Random, phrase: str, other: str) -> tuple[str, str]:
 
 
 def copy_exercises(documents: Sequence[Document], count: int, seed: int) -> list[Document]:
-    """Requests made from phrases of prose whose answer has to be copied: they teach the base to copy rare
-    names from its context.
+    """Requests made from phrases of prose whose answer has to be copied.
+
+    They teach the base to copy rare names from its context.
     """
     rng = random.Random(seed)
     prose = [d for d in documents if d.group == "prose" and not d.held_out]

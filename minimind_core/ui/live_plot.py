@@ -1,5 +1,6 @@
-"""Training that can be watched and stopped: a curve that grows, scores that rise, and buttons to stop and go
-on.
+"""Training that can be watched and stopped.
+
+A curve that grows, scores that rise, and buttons to stop and go on.
 """
 
 from __future__ import annotations

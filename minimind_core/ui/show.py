@@ -1,5 +1,6 @@
-"""The class show: ask one or two models, see what fact the answer should rest on, and write down the
-verdict.
+"""The class show.
+
+Ask one or two models, see what fact the answer should rest on, and write down the verdict.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ class Basis:
 
 
 class ClassShow(ChatPanel):
-    """A chat panel for the class: decoding sliders, a second model side by side, the fact behind the answer,
-    verdict buttons.
+    """A chat panel for the class.
+
+    Decoding sliders, a second model side by side, the fact behind the answer, verdict buttons.
     """
 
     def __init__(self, workbook: Workbook, runs: Sequence[str], presets: Sequence[str]) -> None:
