@@ -28,15 +28,17 @@ class LoraLinear(nn.Module):
         self.scale, rank = config.scale, config.rank
         self.lora_A = nn.Parameter(torch.empty(rank, base.in_features))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))  # 从零开始：刚加上时什么也不变
+        # 从零开始：刚加上时什么也不变
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))
 
     @faster(lora_forward)
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)"""
-        return self.base(x) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+        update = F.linear(F.linear(x, self.lora_A), self.lora_B)
+        return self.base(x) + self.scale * update
 
     def delta(self) -> Tensor:
-        """The update of the weight, (out, in)."""
+        """权重的增量，(out, in)；合并时加到 W 上。"""
         return self.scale * self.lora_B @ self.lora_A
 
 
