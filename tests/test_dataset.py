@@ -167,6 +167,7 @@ def test_doctor_finds_a_leak_and_no_error_in_our_own_files(workbook, tmp_path):
     assert len(doctor.leak_findings(find_leaks, train)) == 1
 
 
+@shipped_only
 def test_kdconv_sample_is_read_and_agrees_with_the_facts():
     dialogues = read_kdconv(PROJECT / "dataset" / "kdconv_sample.json")
     assert [len(d.messages) for d in dialogues] == [3, 2, 4]
