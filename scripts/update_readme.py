@@ -97,14 +97,19 @@ def cell(score: dict) -> str:
     return f"{score['share']:.1%} ({score['right']}/{score['n']}, {score['low']:.1%}–{score['high']:.1%})"
 
 
+def scores_of(results: dict, columns: tuple, language: int) -> list[tuple[dict, str]]:
+    """Scores and heading of every column for which there is a result."""
+    return [
+        (results[run][kind], labels[language])
+        for (run, kind), labels in columns
+        if kind in results.get(run, {})
+    ]
+
+
 def table(root: Path, language: int) -> str:
     """The Markdown table; language 0 is Chinese, 1 English."""
     results = load_results(load_workbook(root))
-    columns = [
-        (results[run][kind], labels[language])
-        for (run, kind), labels in COLUMNS
-        if kind in results.get(run, {})
-    ]
+    columns = scores_of(results, COLUMNS, language)
     lines = [f"| {('测试', 'test')[language]} | " + " | ".join(label for _, label in columns) + " |"]
     lines.append("|---|" + "---|" * len(columns))
     for key, labels in ROWS.items():
@@ -123,11 +128,7 @@ def table(root: Path, language: int) -> str:
 def summary(root: Path, language: int) -> str:
     """README's table: five suites, per cent only."""
     results = load_results(load_workbook(root))
-    columns = [
-        (results[run][kind], labels[language])
-        for (run, kind), labels in MAIN_COLUMNS
-        if kind in results.get(run, {})
-    ]
+    columns = scores_of(results, MAIN_COLUMNS, language)
     lines = [f"| {('测试', 'test')[language]} | {' | '.join(label for _, label in columns)} |"]
     lines.append("|---" * (len(columns) + 1) + "|")
     for key, labels in MAIN_ROWS.items():
