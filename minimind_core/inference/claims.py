@@ -60,13 +60,22 @@ class ClaimCheck:
         claims = list(self.claims(answer))
         dialogue = normalize("|".join(message["content"] for message in messages))
         question = normalize(messages[-1]["content"])
+        return not claims or any(
+            subject in self.subjects[attribute]
+            and (self.is_named(subject, dialogue) or self.is_value_named(value, question))
+            for subject, attribute, value in claims
+        )
 
-        def asked(subject: str, value: str) -> bool:
-            return any(typed in question for typed in map(normalize, spellings(value))) or any(
-                name in dialogue for name in self.names.get(subject, ())
-            )
+    def is_named(self, subject: str, text: str) -> bool:
+        """Whether a text has one of the subject's names."""
+        return any(name in text for name in self.names.get(subject, (subject,)))
 
-        return not claims or any(s in self.subjects[a] and asked(s, v) for s, a, v in claims)
+    def is_value_named(self, value: str, text: str) -> bool:
+        """Whether a text has the value in one of its spellings, or every name of a pair."""
+        if any(normalize(typed) in text for typed in spellings(value)):
+            return True
+        parts = value.split("和")
+        return len(parts) > 1 and all(self.is_named(part, text) for part in parts)
 
     def apply(self, messages: Sequence[Message], answer: Answer) -> Answer:
         """The answer, or the fallback with the model's own words beside it."""
