@@ -193,7 +193,7 @@ def test_another_topic_is_handed_in_without_a_word_of_music(tmp_path, example, t
 
 
 @pytest.mark.parametrize(("arguments", "problem"), [
-    (["train"], "请先运行 minimind build-dataset"),
+    (["train"], "先运行 minimind build-dataset"),
     (["evaluate", "--run", "none"], "没有名为“none”"),
     (["ask", "--run", "base", "--questions", "nowhere.txt"], "找不到问题文件"),
     (["train", "--run", "a b"], "不能含空格"),

@@ -29,10 +29,16 @@ GOOD = "周杰伦,出生日期,1979年1月18日,https://example.org,2026-01-01"
 @pytest.mark.parametrize(("line", "problem"), [
     ("周杰伦,出生日期,,https://example.org,2026-01-01", "value 是空的"),
     ("周杰伦,出生日期,1979年,ftp://example.org,2026-01-01", "http"),
-    ("周杰伦,出生日期,1979年,https://example.org,2026/1/1", "retrieved"),
-    ("周杰伦,出生日期,1979年,https://example.org", "列数"),
-    ("周杰伦,出生日期,a,b,https://example.org,2026-01-01", "列数"),
+    ("周杰伦,出生日期,1979年,https://example.org,2026/1/1", "请写成 2026-01-01；Excel"),
+    ("周杰伦,出生日期,1979年,https://example.org,2026年1月1日", "请写成 2026-01-01"),
+    ("周杰伦,出生日期,1979年,https://example.org,2026-02-30", "没有 2026-02-30 这一天"),
+    ("周杰伦,出生日期,1979年,https://example.org,昨天", "retrieved"),
+    ("周杰伦,出生日期,1979年,https://example.org", "有 4 列"),
+    ("周杰伦,出生日期,a,b,https://example.org,2026-01-01", "有 6 列"),
+    ("周杰伦，出生日期，a，https://example.org，2026-01-01", "有 1 列.*中文逗号"),
     ("周杰伦,简介," + "长" * 41 + ",https://example.org,2026-01-01", "超过 40"),
+    ('周杰伦,简介,"上\n下",https://example.org,2026-01-01', "value 里有换行"),
+    ("=A1,简介,值,https://example.org,2026-01-01", "公式"),
     (GOOD, "已在第 2 行"),
 ])  # fmt: skip
 def test_a_bad_fact_is_reported_with_file_and_line(tmp_path, line, problem):
@@ -41,6 +47,33 @@ def test_a_bad_fact_is_reported_with_file_and_line(tmp_path, line, problem):
     with pytest.raises(WorkbookError, match=problem) as caught:
         read_facts(path)
     assert f"{path}:3:" in str(caught.value)
+
+
+def test_all_bad_facts_are_reported_at_once(tmp_path):
+    path = tmp_path / "facts.csv"
+    bad = ["甲,乙,,ftp://x,昨天", GOOD, "丙,丁"]
+    path.write_text("\n".join([HEADER, GOOD, *bad, GOOD.replace("日期", "地")]), encoding="utf-8")
+    with pytest.raises(WorkbookError) as caught:
+        read_facts(path)
+    lines = str(caught.value).split("\n")
+    assert [line.removeprefix(f"{path}:")[0] for line in lines] == ["3", "3", "3", "4", "5"]
+
+
+@pytest.mark.parametrize(("raw", "advice"), [
+    (f"{HEADER}\n{GOOD}".encode("gb18030"), "CSV UTF-8"),
+    (f"{HEADER}\n{GOOD}".encode("utf-16"), "UTF-16"),
+    (b"PK\x03\x04\xff", "Excel 文件"),
+    (HEADER.replace(",", "，").encode(), "英文逗号"),
+    (HEADER.replace(",", "\t").encode(), "制表符"),
+    ("对象,属性,值,来源,日期".encode(), "对象＝subject"),
+    (b"attribute,subject,value,source_url,retrieved", "顺序"),
+    (b"a,b", "第一行"),
+])  # fmt: skip
+def test_a_table_that_another_program_saved_gets_its_own_advice(tmp_path, raw, advice):
+    path = tmp_path / "facts.csv"
+    path.write_bytes(raw)
+    with pytest.raises(WorkbookError, match=advice):
+        read_facts(path)
 
 
 @shipped_only
@@ -133,7 +166,7 @@ def test_write_then_read_is_identity(tmp_path_factory, pairs):
 
 
 @pytest.mark.parametrize(("line", "problem"), [
-    ("{", "JSON"), ('{"conversations": []}', "交替"), ('{"x": 1}', "缺少"),
+    ("{", "JSON"), ('{"conversations": []}', "是空的"), ('{"x": 1}', "缺少"),
     ('{"conversations": [{"role": "user", "content": "问"}]}', "assistant 结尾"),
     ('{"conversations": [{"role": "bot", "content": "问"}, {"role": "assistant", "content": "答"}]}', "只能是"),
     ('{"conversations": [{"role": "user", "content": " "}, {"role": "assistant", "content": "答"}]}', "空的"),

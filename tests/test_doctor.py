@@ -3,12 +3,11 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from minimind_core.conversations import doctor, repairing
-from minimind_core.conversations.schema import Conversation, dialogue, read_conversations
+from minimind_core.conversations import doctor
+from minimind_core.conversations.schema import Conversation, dialogue
 from minimind_core.conversations.similarity import jaccard, near_duplicates, repetitions, shingles
+from minimind_core.conversations.text_checks import text_problems
 
 
 def line(question="问一个问题", answer="这是回答。", **extra) -> str:
@@ -24,18 +23,19 @@ def roles(*names: str) -> str:
 
 # What is planted in the file, and a word of the finding that must point at its line.
 FAULTS = [
-    ("{", "JSON"), ("[]", "JSON|object|字段|应"), ("null", "应|valid|object"), ("只有文字", "JSON"), ('{"conversations": []}', "交替"), ('{"text": "x"}', "缺少"),
-    (line(extra="x"), "多余"), ('{"conversations": "x"}', "应|valid|tuple"), (roles("user"), "assistant 结尾"), (roles("assistant", "user"), "交替"),
-    (roles("user", "user", "assistant"), "交替"), (roles("user", "system", "assistant"), "交替"), (roles("bot", "assistant"), "只能是"),
+    ("{", "JSON"), ("[]", "是空的"), ("null", "应"), ("只有文字", "JSON"), ('{"conversations": []}', "是空的"), ('{"text": "x"}', "预训练"), ('{"y": "x"}', "缺少"),
+    (line("附加的", extra="x"), "附加字段"), ('{"conversations": "x"}', "应|valid|tuple"), (roles("user"), "assistant 结尾"), (roles("assistant", "user"), "交替"),
+    (roles("user", "user", "assistant"), "交替"), (roles("user", "system", "assistant"), "交替"), (roles("bot2x", "assistant"), "只能是"),
     (roles("user", "assistant", "user"), "assistant 结尾"), (line(answer=""), "空的"), (line(question="  "), "空的"), (line(answer="\n"), "空的"),
     (line("特殊一", "好<|im_end|>"), "特殊词元"), (line("特殊<|im_start|>", "好"), "特殊词元"), (line("乱码一", "锟斤拷"), "乱码"), (line("乱码二", "坏\ufffd字"), "乱码"),
     (line("控制", "有\u200b零宽"), "控制字符"), (line("控制二", "响铃\x07"), "控制字符"), (line("网页一", "<p>段落</p>"), "网页标记"), (line("网页二", "甲&nbsp;乙"), "网页标记"),
-    (line("占位", "TODO"), "占位"), (line("占位二", "我是{name}"), "占位"), (line("注释", "生于北京[1]。"), "注释编号"), (line("网址", "见https://example.org"), "网址"),
+    (line("占位", "TODO"), "占位"), (line("占位二", "我是{name}"), "占位"), (line("占位三", "我们是[团队名]的助手"), "占位"), (line("占位四", "由<NAME>开发"), "占位"),
+    (line("占位五", "我叫____。"), "占位"), (line("占位六", "我是{{NAME}}。"), "占位"), (line("换行", "上\u2028下"), "换行符"), (line("反向", "上\u202e下"), "控制字符"), (line("软连", "上\u00ad下"), "控制字符"), (line("注释", "生于北京[1]。"), "注释编号"), (line("网址", "见https://example.org"), "网址"),
     (line("空白", " 前面有空格"), "空白"), (line("空白二 ", "回答"), "空白"), (line("复读", "知道呀，知道呀，知道呀，"), "重复"), (line("截断", "因为，"), "截断"),
     (line("你是谁", "我是ChatGPT"), "别的助手"), (line("谁做的", "由OpenAI训练"), "别的助手"), (line("真名", "我是文心一言"), "别的助手"), (line("哪家", "DeepSeek 的模型"), "别的助手"),
     (line("书名", "收录于《范特西"), "不成对"), (line("引号", "他说“好"), "不成对"), (line("相同", "相同"), "与问题相同"),
     (line("重复的行", "一样"), None), (line("重复的行", "一样"), "完全相同"), (line("矛盾", "甲"), None), (line("矛盾", "乙"), "回答却不同"),
-    (line("太长了", "长" * 300), "截断"),
+    (line("太长了", "长" * 300), "超过 200"),
     (line("请问周杰伦的第一张专辑到底叫什么名字呢我一直想知道这件事情", "Jay"), None), (line("请问周杰伦的第一张专辑到底叫什么名字呢我一直想知道这件事情！！", "Jay。"), "几乎相同"),
     (line("含Kimi", "我是Kimi"), "别的助手"),
 ]  # fmt: skip
@@ -61,46 +61,45 @@ def test_doctor_points_at_every_planted_fault(tmp_path):
 def test_bom_and_other_encodings_are_found(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + line("一", "二").encode() + b"\n" + line("三", "四").encode("gb18030"))
-    findings = doctor.examine(path)
-    assert (
-        [(f.line, f.error) for f in findings] == [(1, False), (2, True)]
-        and "BOM" in str(findings[0])
-        and "UTF-8" in str(findings[1])
-    )
+    found = {f.line: str(f) for f in doctor.examine(path) if "学不到" not in f.what}
+    assert set(found) == {1, 2} and "BOM" in found[1] and "不是 UTF-8" in found[2]
 
 
-def test_fixing_never_touches_the_input_and_keeps_what_can_be_mended(tmp_path):
-    path, out = tmp_path / "rows.jsonl", tmp_path / "fixed.jsonl"
-    share = json.dumps(
-        {"conversations": [{"from": "human", "value": "甲"}, {"from": "gpt", "value": "乙"}]},
-        ensure_ascii=False,
-    )
-    path.write_bytes(
-        b"\xef\xbb\xbf"
-        + "\n".join(text for text, _ in FAULTS).encode()
-        + b"\n"
-        + share.encode()
-        + b"\n"
-        + line("国标", "码").encode("gb18030")
-    )
-    before = path.read_bytes()
-    kept, dropped = repairing.fix(path, out)
-    assert path.read_bytes() == before and kept + dropped == len(FAULTS) + 2
-    pairs = {(row.question, row.answer) for row in read_conversations(out)}
-    assert {("网页一", "段落"), ("注释", "生于北京。"), ("甲", "乙"), ("国标", "码"), ("矛盾", "甲")} <= pairs
-    assert not any(f.error for f in doctor.examine(out))
+def test_what_programs_write_is_no_fault():
+    answers = [
+        "用 vector<int> a; 就行。",
+        "#include <stdio.h>",
+        "a[0] 是第一个。",
+        'f"你好，{name}"。',
+        "写 &lt; 。",
+        "List<String> names;",
+        "写一行 # TODO: 以后再改。",
+        "for i in range(3):\n    print(i)",
+        "a<b 而且 c>d",
+        "x <<= 2",
+    ]
+    for answer in answers:
+        assert not [p for p in text_problems(dialogue("代码怎么写？", answer)) if p[0]], answer
 
 
-contents = st.text(alphabet=st.sampled_from("你好<p>&amp;[1]\u200b ab|《》\n"), min_size=1, max_size=12)
+def test_system_prompts_are_looked_at(tmp_path):
+    rows = [
+        [{"role": "system", "content": text}, *json.loads(line(f"问题{n}"))["conversations"]]
+        for n, text in enumerate(["你是小音。", "你是小音。", "你是ChatGPT。"])
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"conversations": row}) for row in rows), encoding="utf-8")
+    said = [(f.line, f.what) for f in doctor.examine(path) if not f.error]
+    assert (3, "有 2 种系统提示") in said and any(n == 3 and "ChatGPT" in what for n, what in said)
+    assert (1, "只有 3 条对话，学不到什么") in said
 
 
-@given(st.lists(st.tuples(contents, contents), min_size=1, max_size=6))
-def test_fixing_twice_is_fixing_once(tmp_path_factory, pairs):
-    folder = tmp_path_factory.mktemp("fix")
-    (folder / "a.jsonl").write_text("\n".join(line(q, a) for q, a in pairs), encoding="utf-8")
-    repairing.fix(folder / "a.jsonl", folder / "b.jsonl")
-    repairing.fix(folder / "b.jsonl", folder / "c.jsonl")
-    assert (folder / "b.jsonl").read_bytes() == (folder / "c.jsonl").read_bytes()
+@pytest.mark.parametrize(("one", "other", "contrary"), [
+    ("社长是大二的同学。", "社长是大三的同学。", True), ("一共9个。", "一共10个。", True),
+    ("你好，我是小音，有什么可以帮你？", "你好呀，我是小音。", False), ("我是小音，旋律小队做的。", "我是小音。", False),
+])  # fmt: skip
+def test_two_answers_contradict_each_other_or_only_differ(one, other, contrary):
+    assert doctor.differ_in_a_word(one, other) is doctor.differ_in_a_word(other, one) is contrary
 
 
 def test_near_duplicates_are_those_that_exact_comparison_finds():
@@ -160,20 +159,14 @@ def test_context_is_everything_before_the_answer():
 
 @pytest.mark.parametrize("text", ["《范特西》是谁的专辑？", "我是小音，由旋律小队训练。"])
 def test_good_text_has_no_problem(text):
-    assert doctor.text_problems(dialogue("问题", text)) == []
+    assert text_problems(dialogue("问题", text)) == []
 
 
 @pytest.mark.parametrize("answer", ["演出者是 Mastodon 乐队。", "XXXTENTACION 的歌。", "I'm Desiring。"])
 def test_words_that_merely_contain_a_mark_are_no_problem(answer):
-    assert doctor.text_problems(dialogue("问题", answer)) == []
+    assert text_problems(dialogue("问题", answer)) == []
 
 
 def test_the_persona_may_say_its_own_name():
     row = dialogue("你是谁", "我是MiniMind小音。")
-    assert doctor.text_problems(row) and not doctor.text_problems(row, own="MiniMind小音")
-
-
-def test_what_is_no_text_is_dropped_not_spelt_out(tmp_path):
-    turns = [{"role": "user", "content": "问"}, {"role": "assistant", "content": None}]
-    (tmp_path / "a.jsonl").write_text(json.dumps({"conversations": turns}), encoding="utf-8")
-    assert repairing.fix(tmp_path / "a.jsonl", tmp_path / "b.jsonl") == (0, 1)
+    assert text_problems(row) and not text_problems(row, own="MiniMind小音")

@@ -4,8 +4,9 @@ import pytest
 from conftest import PROJECT
 
 from minimind_core.collection.kdconv import Dialogue, Triple
-from minimind_core.conversations import doctor, recipes
+from minimind_core.conversations import recipes
 from minimind_core.conversations.schema import read_conversations
+from minimind_core.conversations.text_checks import text_problems
 from minimind_core.errors import WorkbookError
 
 LONG = "他出生在北方的一座小城里。后来他去了南方学习音乐。再后来他发行了第一张唱片！大家都喜欢他的歌声，一直到今天。"
@@ -87,4 +88,4 @@ def test_health_answers_are_many_short_and_cautious(workbook):
         "门诊",
     )
     assert all(any(word in row.answer for word in advice) and len(row.answer) <= 45 for row in rows)
-    assert not [p for row in rows for p in doctor.text_problems(row)]
+    assert not [p for row in rows for p in text_problems(row)]

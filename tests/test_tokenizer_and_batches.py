@@ -6,7 +6,7 @@ from conftest import PROJECT, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimind_core.conversations.schema import dialogue
+from minimind_core.conversations.schema import Conversation, dialogue
 from minimind_core.modeling.tokenizer import (
     DEFAULT_SYSTEM,
     END_ID,
@@ -17,6 +17,7 @@ from minimind_core.modeling.tokenizer import (
 from minimind_core.training.batches import (
     IGNORE,
     ConversationBatches,
+    TooLongError,
     encode_row,
     encode_rows,
     group_by_length,
@@ -71,10 +72,15 @@ def test_labels_are_the_answer_and_its_end_written_out_by_hand():
     assert row.labels.tolist() == [IGNORE] * (start - 1) + answer
 
 
-def test_truncation_keeps_the_end_token():
-    row = encode_row(dialogue("问", "答" * 300), TOKENIZER, max_length=64)
-    assert len(row.labels) == 63
-    assert row.labels[-2] == END_ID
+def test_a_dialogue_that_is_too_long_loses_whole_turns_or_is_refused():
+    turns = [dialogue(f"第{n}问", f"第{n}个回答" * 3).conversations for n in range(8)]
+    long = Conversation(conversations=sum(turns, ()))
+    row = encode_row(long, TOKENIZER, max_length=100)
+    kept = Conversation(conversations=long.conversations[: len(long.conversations) - row.left_out])
+    assert 0 < row.left_out < 16 and row.ids == encode_row(kept, TOKENIZER).ids
+    assert row.labels[-2] == END_ID and len(row.labels) < 100
+    with pytest.raises(TooLongError, match="长 321 个词元，超过 64"):
+        encode_row(dialogue("问", "答" * 300), TOKENIZER, max_length=64)
 
 
 def rows_of(count: int):

@@ -63,7 +63,11 @@ def add_data_verbs(verb: Verb) -> None:
     sub.add_argument("files", type=Path, nargs="+", help="要检查的文件")
     sub.add_argument("--limit", type=int, default=50, help="最多显示几条")
     sub.add_argument("--json", type=Path, help="另存各文件每种问题的条数")
-    sub.add_argument("--fix", type=Path, metavar="OUT", help="把能修的修好，写到另一个文件")
+    sub.add_argument("--fix", type=Path, metavar="OUT", help="先转成标准的 JSONL，写到另一个文件")
+    sub = verb("import", "data", "把别的程序的数据（Alpaca、ShareGPT、Excel……）转成对话 JSONL", run=False)
+    sub.set_defaults(function=deferred("data", "import_data"))
+    sub.add_argument("file", type=Path, help="JSON、JSONL、CSV、Excel 或“问：/答：”文字")
+    sub.add_argument("--out", type=Path, help="输出文件（默认在旁边写 原名_imported.jsonl）")
 
 
 def add_experiment_options(sub: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from minimind_core.config import PROFILES, Workbook
 from minimind_core.conversations.doctor import Capacity, capacity, examine, leak_findings, summarize
 from minimind_core.conversations.mixing import book_of, dataset_file, write_dataset
 from minimind_core.conversations.recipes import RECIPES, build_recipe
-from minimind_core.conversations.repairing import fix
+from minimind_core.conversations.repairing import convert_file
 from minimind_core.conversations.schema import read_conversations
 from minimind_core.conversations.wordings import wordings_template
 from minimind_core.errors import WorkbookError
@@ -113,12 +113,31 @@ def doctor(workbook: Workbook, arguments: argparse.Namespace) -> int:
 
 
 def repair(workbook: Workbook, files: Sequence[Path], out: Path) -> Path:
-    """Write the one file's good rows, repaired, to `out`, and say how many there are."""
-    if len(files) != 1 or out.resolve() == files[0].resolve():
+    """Write the one file's usable rows as JSONL to `out`, and say what became of the rest."""
+    if len(files) != 1:
         raise WorkbookError("--fix 一次修一个文件，并且要写到另一个文件名。")
-    kept, dropped = fix(files[0], out, workbook.persona.name)
-    print(f"{out}: 保留 {kept} 行，去掉 {dropped} 行；原文件没有改动。下面是修好的文件里还剩的问题。")
+    print_conversion(files[0], out)
+    print("下面是新文件里还剩的问题。")
     return out
+
+
+def print_conversion(path: Path, out: Path) -> bool:
+    """Convert a file, and tell what it was, what was changed and which rows could not be used."""
+    imported = convert_file(path, out)
+    dropped = len(imported.problems)
+    print(f"{path}: {'，'.join(imported.faults()) or '已是标准的 JSONL'}。")
+    for change, lines in imported.changes.items():
+        print(f"{path}:{lines[0]}: {change.what}（共 {len(lines)} 行）。")
+    for broken in imported.problems:
+        print(f"{path}:{broken.line}: 没有写进新文件：{broken.what}。{broken.remedy}。")
+    print(f"{out}: 写了 {len(imported.rows)} 行，去掉 {dropped} 行；原文件没有改动。")
+    return dropped == 0
+
+
+def import_data(workbook: Workbook, arguments: argparse.Namespace) -> int:
+    """Convert a training file of another program; exit status 1 when rows could not be used."""
+    out = arguments.out or arguments.file.with_name(f"{arguments.file.stem}_imported.jsonl")
+    return 0 if print_conversion(arguments.file, out) else 1
 
 
 def print_capacity(path: Path, meter: Capacity) -> None:

@@ -6,19 +6,18 @@ import argparse
 import json
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from minimind_core.config import Workbook
-from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.ledger import OUTCOMES, ledger, readable
 from minimind_core.evaluation.scoring import evaluate_run
 from minimind_core.files import write_json, write_jsonl
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
+from minimind_core.inference.questions import read_questions
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import adapter_config, load_adapter, lora_state
 from minimind_core.training.parallel import is_first, process_group
@@ -128,37 +127,6 @@ def download(workbook: Workbook, arguments: argparse.Namespace) -> int:
     downloading.download(arguments.name, arguments.source, folder)
     print(f'已下载到 {folder}。在 workbook.toml 里写 base = "weights/{arguments.name}" 即可使用。')
     return 0
-
-
-def read_questions(path: Path) -> list[list[dict[str, str]]]:
-    """Dialogues from plain lines, or JSONL with "question" or "conversations"."""
-    if not path.is_file():
-        raise WorkbookError(f"{path}: 找不到问题文件。请每行写一个问题。")
-    dialogues = []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise WorkbookError(f"{path}: 不是 UTF-8 编码。请另存为 UTF-8。") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        if not line.lstrip().startswith("{"):
-            dialogues.append([{"role": "user", "content": line.strip()}])
-            continue
-        try:
-            item = json.loads(line)
-            turns = item.get("conversations") or [{"role": "user", "content": item["question"]}]
-            messages = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in turns]
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise WorkbookError(
-                f"{path}:{number}: 应是一个问题，或含 question / "
-                f"conversations 的 JSON（{error!r}）。请改正这一行。"
-            ) from error
-        messages = messages if messages[-1]["role"] == "user" else messages[:-1]
-        if not messages or messages[-1]["role"] != "user":
-            raise WorkbookError(f"{path}:{number}: 这段对话里没有要回答的 user 消息。请改正这一行。")
-        dialogues.append(messages)
-    return dialogues
 
 
 def ask(workbook: Workbook, arguments: argparse.Namespace) -> int:

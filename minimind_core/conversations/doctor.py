@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import lzma
+import os.path
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from minimind_core.conversations.importing import Imported, import_file
 from minimind_core.conversations.schema import Conversation, iterate_conversations
 from minimind_core.conversations.similarity import jaccard, near_duplicates, repetitions, shingles
+from minimind_core.conversations.text_checks import text_problems
 
 LEAK = 0.85  # Jaccard similarity of character 3-grams at which a test question counts as known
-FOREIGN = re.compile(
-    r"(?<![a-z])(?:ChatGPT|OpenAI|GPT-?[345]|Claude|DeepSeek|Kimi|ChatGLM|MiniMind|Qwen|Gemini|Siri)(?![a-z])"
-    r"|文心一言|通义千问|豆包|讯飞星火|小爱同学|智谱",
-    re.IGNORECASE,
-)
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\u200e\ufeff]")
-MARKUP = re.compile(r"</?[a-zA-Z][^>\n]*>|&(?:[a-z]+|#\d+);")
-NOTE = re.compile(r"\[\d+\]")
-SPECIAL = re.compile(r"<\|[a-z_]+\|>")
 NEAR = 0.95  # similarity from which two questions of one file are taken for one
+FEWEST = 20  # rows under which nothing can be learnt
 SOON_FORGOTTEN = 10  # exposures under which a fact is hardly ever learned
 BITS_PER_PARAMETER = 1.0  # knowledge that a parameter holds after about 100 exposures (arXiv:2404.05405)
 
@@ -41,90 +36,59 @@ class Finding:
         return f"{self.path}:{self.line}: {'错误' if self.error else '提醒'}：{self.what}。{self.remedy}。"
 
 
-# What is looked for in each text: pattern, only in answers, error, what, remedy.
-TEXT_CHECKS: tuple[tuple[re.Pattern, bool, bool, str, str], ...] = (
-    (SPECIAL, False, True, "含有对话模板的特殊词元", "请删去，模板由程序添加"),
-    (
-        re.compile("\ufffd|锟斤拷|烫烫|屯屯|â€|ã€|鈥|銆"),
-        False,
-        True,
-        "含有乱码",
-        "请从原始文件按正确的编码重新读取",
-    ),
-    (CONTROL, False, True, "含有看不见的控制字符", "请删去"),
-    (MARKUP, False, True, "含有网页标记", "请只保留文字"),
-    (
-        re.compile(r"(?<![A-Za-z])(?:TODO|XXX)(?![A-Za-z])|待补充|此处填写|\{[a-z_]+\}"),
-        False,
-        True,
-        "含有没填的占位文字",
-        "请填上或删去这一行",
-    ),
-    (NOTE, False, False, "含有百科的注释编号", "请删去"),
-    (re.compile(r"https?://|www\."), True, False, "回答里有网址，小模型记不住", "请删去网址"),
-    (re.compile(r"^\s|\s$"), False, False, "开头或结尾有空白", "请删去空白"),
-    (re.compile(r"(.{2,}?)\1{2,}"), True, False, "回答自己在重复", "请删去重复的部分，否则模型会学着复读"),
-    (re.compile(r"[，、,：:；;（(《“]$"), True, False, "回答像是被截断的", "请补全"),
-    (FOREIGN, True, True, "出现了别的助手或公司", "请改成你们自己的身份"),
-)
-
-
-def text_problems(row: Conversation, own: str = "") -> list[tuple[bool, str, str]]:
-    """(error, what, remedy) of everything that is wrong within one conversation.
-
-    `own` is the persona's name, which may be said.
-    """
-    problems = []
-    for pattern, only_answers, error, what, remedy in TEXT_CHECKS:
-        for turn in row.conversations:
-            match = (
-                pattern.search(turn.content.replace(own, "") if own and pattern is FOREIGN else turn.content)
-                if turn.role == "assistant" or not only_answers
-                else None
-            )
-            if match:
-                problems.append((error, f"{what}：“{match[0].strip()[:20]}”", remedy))
-                break
-    for turn in row.conversations:
-        if turn.content.count("《") != turn.content.count("》") or turn.content.count(
-            "“"
-        ) != turn.content.count("”"):
-            problems.append((False, f"书名号或引号不成对：“{turn.content[:20]}”", "请补全"))
-            break
-    if row.answer.strip() == row.question.strip():
-        problems.append((True, "回答与问题相同", "请写上回答"))
-    return problems
-
-
 def examine(
     path: Path,
     count_tokens: Callable[[Sequence[Conversation]], list[int]] | None = None,
     max_length: int = 512,
     own: str = "",
 ) -> list[Finding]:
-    """All findings of one JSONL file, in line order.
+    """All findings of one file, in line order.
 
     `count_tokens` gives the lengths of rendered conversations.
     """
-    findings: list[Finding] = []
-    rows: list[tuple[int, Conversation]] = []
-    if path.is_file() and path.read_bytes()[:3] == b"\xef\xbb\xbf":
-        findings.append(Finding(path, 1, False, "文件开头有 BOM", "请另存为不带 BOM 的 UTF-8"))
-    for line, item in iterate_conversations(path):
-        if isinstance(item, str):
-            findings.append(Finding(path, line, True, item, "请改正或删去这一行"))
-            continue
-        rows.append((line, item))
-        findings += [Finding(path, line, *problem) for problem in text_problems(item, own)]
+    imported = import_file(path)
+    rows = [(row.line, row.conversation) for row in imported.rows]
+    findings = [
+        *file_findings(path, imported),
+        *(Finding(path, broken.line, True, broken.what, broken.remedy) for broken in imported.problems),
+        *(Finding(path, line, *problem) for line, row in rows for problem in text_problems(row, own)),
+    ]
     lengths = count_tokens([row for _, row in rows]) if count_tokens and rows else ()
     for (line, _), tokens in zip(rows, lengths, strict=False):
         if tokens > max_length:
-            what = f"长 {tokens} 个词元，超过 {max_length}，结尾会被截断"
-            findings.append(Finding(path, line, True, what, "请缩短回答或拆成几轮"))
-    findings += [*same_findings(path, rows), *near_findings(path, rows)]
+            what = f"长 {tokens} 个词元，超过 {max_length}，放不下"
+            findings.append(Finding(path, line, True, what, "请缩短，或拆成几段对话"))
+    findings += [*same_findings(path, rows), *near_findings(path, rows), *few_findings(path, rows)]
     if not rows and not findings:
         findings.append(Finding(path, 1, True, "没有任何对话", "请先运行 minimind build-dataset"))
     return sorted(findings, key=lambda f: f.line)
+
+
+def file_findings(path: Path, imported: Imported) -> Iterator[Finding]:
+    """What is wrong with the file as a whole, and what importing changes; each once."""
+    fix = "请加 --fix 新文件，另存成标准的 JSONL"
+    faults = imported.faults()
+    if faults:
+        yield Finding(path, 1, True, f"不是标准的 JSONL：{'，'.join(faults)}", fix)
+    elif "BOM" in imported.source.encoding:
+        yield Finding(path, 1, False, "文件开头有 BOM", "请另存为不带 BOM 的 UTF-8")
+    for change, lines in imported.changes.items():
+        more = f"（第 {'、'.join(map(str, lines[:8]))}{' …' if lines[8:] else ''} 行）" if lines[1:] else ""
+        yield Finding(path, lines[0], change.spoils, change.what + more, fix)
+
+
+def few_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> Iterator[Finding]:
+    """Too few rows to learn from, and system prompts that differ from row to row."""
+    if 0 < len(rows) < FEWEST:
+        yield Finding(path, rows[0][0], False, f"只有 {len(rows)} 条对话，学不到什么", "请多写一些")
+    systems = {
+        row.conversations[0].content: line
+        for line, row in reversed(rows)
+        if row.messages[0]["role"] == "system"
+    }
+    if len(systems) > 1:
+        line = sorted(systems.values())[1]
+        yield Finding(path, line, False, f"有 {len(systems)} 种系统提示", "提问时用的只有一种，最好统一")
 
 
 def same_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> Iterator[Finding]:
@@ -138,7 +102,19 @@ def same_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> Itera
         seen.setdefault(turns, line)
         first, answer = answers.setdefault(turns[:-1], (line, row.answer))
         if answer != row.answer:
-            yield Finding(path, line, True, f"问题与第 {first} 行相同，回答却不同", "请统一成一个回答")
+            contrary = differ_in_a_word(answer, row.answer)
+            yield Finding(path, line, contrary, f"问题与第 {first} 行相同，回答却不同", "请统一成一个回答")
+
+
+def differ_in_a_word(one: str, other: str) -> bool:
+    """Whether two answers are one sentence with another word in it, and so contradict each other.
+
+    Two greetings that share little do not.
+    """
+    start = len(os.path.commonprefix([one, other]))
+    end = len(os.path.commonprefix([one[start:][::-1], other[start:][::-1]]))
+    rests = len(one) - start - end, len(other) - start - end
+    return min(rests) > 0 and 2 * (start + end) >= max(len(one), len(other))
 
 
 def context(row: Conversation) -> str:

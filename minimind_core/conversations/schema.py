@@ -26,6 +26,22 @@ class Turn(BaseModel):
         return self
 
 
+def order_problem(roles: list[str]) -> str:
+    """What is wrong with the order of a dialogue's roles, or an empty text."""
+    if not roles:
+        return "conversations 是空的"
+    first = 1 if roles[0] == "system" else 0
+    rule = "user、assistant 要交替"
+    if first == len(roles) or roles[first] != "user":
+        return f"第一条（system 除外）应是 user，之后 {rule}"
+    for number, (one, other) in enumerate(zip(roles[first:], roles[first + 1 :], strict=False), first + 2):
+        if other == "system":
+            return f"第 {number} 条是 system，它只能在最前面，之后 {rule}"
+        if one == other:
+            return f"第 {number - 1}、{number} 条都是 {one}，{rule}"
+    return "" if roles[-1] == "assistant" else "最后一条是 user，应以 assistant 结尾"
+
+
 class Conversation(BaseModel):
     """A dialogue; `meta` describes where it comes from and is never shown to the model."""
 
@@ -36,11 +52,8 @@ class Conversation(BaseModel):
     @model_validator(mode="after")
     def alternate(self) -> Conversation:
         """Optional system message, then user and assistant in turn, ending with assistant."""
-        roles = [turn.role for turn in self.conversations]
-        if roles and roles[0] == "system":
-            roles = roles[1:]
-        if not roles or len(roles) % 2 or roles != ["user", "assistant"] * (len(roles) // 2):
-            raise ValueError("角色应为（可选的 system 之后）user、assistant 交替，并以 assistant 结尾")
+        if problem := order_problem([turn.role for turn in self.conversations]):
+            raise ValueError(problem)
         return self
 
     @property
@@ -65,6 +78,9 @@ PROBLEMS = {
     "literal_error": "只能是 system、user 或 assistant",
     "string_type": "应是文字",
     "json_invalid": "不是合法的 JSON",
+    "model_type": "应是一个 JSON 对象",
+    "tuple_type": "应是一串消息",
+    "dict_type": "应是一个对象",
 }
 
 

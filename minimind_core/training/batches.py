@@ -40,36 +40,45 @@ class Batch:
 
 @dataclass(frozen=True)
 class Row:
-    """One conversation as the network sees it.
+    """One conversation as the network sees it: ids[i] is followed by labels[i].
 
-    Ids[i] is followed by labels[i], IGNORE where nothing is learnt.
+    A label is IGNORE where nothing is learnt.
     """
 
     ids: array[int]  # four bytes a token: lists of 100,000 rows would take a third of a gigabyte
     labels: array[int]
+    left_out: int = 0  # messages at the end that did not fit
+
+
+class TooLongError(ValueError):
+    """A conversation that does not fit the context even with its first exchange alone."""
+
+    def __init__(self, tokens: int, most: int) -> None:
+        super().__init__(f"这段对话长 {tokens} 个词元，超过 {most}，连第一轮也放不下")
 
 
 def encode_row(
     conversation: Conversation, tokenizer: Tokenizer, max_length: int = MAX_LENGTH, learn_end: bool = True
 ) -> Row:
-    """Tokens and shifted labels; a conversation that is too long loses answer words, never its end token.
+    """Tokens and shifted labels of as many turns as fit; an answer is never cut.
 
     Without `learn_end` no end token has a loss: what stock MiniMind's truncation does to rows that are too
-    long.
+    long. Raises TooLongError where not even the first exchange fits.
     """
-    ids, answer = encode_chat(tokenizer, conversation.messages)
-    if len(ids) > max_length:
-        ending = 2  # <|im_end|> and the newline
-        ids, answer = (
-            ids[: max_length - ending] + ids[-ending:],
-            answer[: max_length - ending] + answer[-ending:],
-        )
+    messages, first = conversation.messages, 0
+    ids, answer = encode_chat(tokenizer, messages)
+    while len(ids) > max_length:
+        first = first or len(ids)
+        messages = messages[:-2]
+        if len(messages) < 2:
+            raise TooLongError(first, max_length)
+        ids, answer = encode_chat(tokenizer, messages)
     unlearned = () if learn_end else (END_ID,)
     labels = [
         token if learn and token not in unlearned else IGNORE
         for token, learn in zip(ids[1:], answer[1:], strict=True)
     ]
-    return Row(array("i", ids[:-1]), array("i", labels))
+    return Row(array("i", ids[:-1]), array("i", labels), len(conversation.conversations) - len(messages))
 
 
 def prompt_length(row: Row) -> int:

@@ -7,7 +7,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from minimind_core.config import PROFILES, Profile, Workbook
+from minimind_core.conversations.importing import training_rows
 from minimind_core.conversations.mixing import dataset_file
-from minimind_core.conversations.schema import read_conversations, stream_conversations
+from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.devices import choose_device, fast_bfloat16
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_json
@@ -24,7 +26,14 @@ from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.fast import lower_frozen
 from minimind_core.modeling.lora import add_lora, load_adapter, lora_parameter_count, merge_lora, save_adapter
 from minimind_core.modeling.minimind import MiniMind
-from minimind_core.training.batches import Batch, ConversationBatches, encode_rows, make_batch
+from minimind_core.training.batches import (
+    Batch,
+    ConversationBatches,
+    Row,
+    TooLongError,
+    encode_rows,
+    make_batch,
+)
 from minimind_core.training.parallel import any_wants_to_stop, check_same, is_first
 from minimind_core.training.run_files import (
     adapter_file,
@@ -175,9 +184,7 @@ def prepare_run(
     data = data or dataset_file(workbook, "train")
     model, tokenizer = load_base(workbook.base)
     lower_frozen(add_lora(model, profile.lora).to(choose_device(device)))
-    limit = profile.train_rows or math.inf  # the rest is still checked
-    taught = (row for number, row in enumerate(stream_conversations(data)) if number < limit)
-    rows = encode_rows(taught, tokenizer, profile.learn_end)
+    rows = read_rows(data, tokenizer, profile, print if is_first() else lambda line: None)
     source = ConversationBatches(
         rows, profile.epochs, profile.tokens_per_step, workbook.seed, profile.rows_per_step, profile.shuffle
     )
@@ -198,6 +205,32 @@ def prepare_run(
             f"{run.folder}: 没有中断的训练可以继续（已训练完，或运行名不对）。要重新训练请去掉 --resume。"
         )
     return run
+
+
+def read_rows(data: Path, tokenizer: Tokenizer, profile: Profile, tell: Callable[[str], None]) -> list[Row]:
+    """The encoded rows of a training file.
+
+    A file in a foreign format and rows that lose turns are told; one that does not fit at all is refused.
+    """
+    limit = profile.train_rows or math.inf  # the rest is still checked
+    lines = array("i")
+
+    def taught() -> Iterator[Conversation]:
+        for line, row in training_rows(data, tell):
+            if len(lines) < limit:
+                lines.append(line)
+                yield row
+
+    try:
+        rows = encode_rows(taught(), tokenizer, profile.learn_end)
+    except TooLongError as error:
+        remedy = f"请缩短或拆开；minimind doctor {data} 列出全部太长的行。"
+        raise WorkbookError(f"{data}:{lines[-1]}: {error}。{remedy}") from error
+    cut = [str(line) for line, row in zip(lines, rows, strict=True) if row.left_out]
+    if cut:
+        more = " …" if cut[10:] else ""
+        tell(f"{data}: {len(cut)} 段对话太长，只教前几轮：第 {'、'.join(cut[:10])}{more} 行。")
+    return rows
 
 
 def seeded(profile: Profile, seed: int) -> Profile:
