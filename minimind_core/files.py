@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -52,12 +53,33 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 def read_table(path: Path) -> dict[str, Any]:
     """A TOML file that a team may have written; an empty table where there is none."""
+    return parse_toml(path, path.read_bytes()) if path.is_file() else {}
+
+
+def parse_toml(path: Path, raw: bytes) -> dict[str, Any]:
+    """The tables of a TOML file; a mistake is named with its line and the likely remedy."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WorkbookError(
-            f"{path}: 格式错误（{error}）。文字要用英文双引号括起来，文件存为 UTF-8。"
-        ) from error
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise WorkbookError(f"{path}:{line}: 不是 UTF-8 编码。请用编辑器另存为 UTF-8。") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"at line (\d+)", str(error))
+        line = int(found[1]) if found else text.count("\n") + 1
+        raise WorkbookError(f"{path}:{line}: {toml_problem(text.split(chr(10))[line - 1], error)}") from error
+
+
+def toml_problem(line: str, error: tomllib.TOMLDecodeError) -> str:
+    """What is wrong with a line of TOML, in Chinese."""
+    if re.search("[“”‘’]", line):
+        return '用了中文引号“”。请换成英文引号 "。'
+    if re.search("[，：＝［］]", line):
+        return "用了中文的逗号、冒号、等号或方括号。请换成英文的。"
+    if "overwrite" in str(error) or "twice" in str(error):
+        return "同一个名字写了两次。请留一个。"
+    return f"格式不对：“{line.strip()[:40]}”。文字要用英文双引号括起来，一行写一个 名字 = 值。"
 
 
 def merged(package: Any, own: Any) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from minimind_core.errors import WorkbookError
+from minimind_core.files import parse_toml
 from minimind_core.mixture import RENAMED, Draws, Mix
 
 Text = Annotated[str, Field(strict=True, min_length=1, pattern=r"\S")]
@@ -86,13 +86,11 @@ class Settings(Section):
 
 def read_settings(path: Path) -> Settings:
     """Read and check workbook.toml; keys of older versions are still read."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WorkbookError(
-            f"{path}: 格式错误（{error}）。文字要用英文双引号括起来，文件存为 UTF-8。"
-        ) from error
+    raw = path.read_bytes()
+    values = parse_toml(path, raw)
+    text = raw.decode("utf-8-sig")
+    if not values:
+        raise WorkbookError(f"{path}: 文件是空的。请从压缩包或仓库里重新复制一份 workbook.toml。")
     rename_old_keys(path, values)
     try:
         return Settings.model_validate(values)
@@ -138,6 +136,9 @@ def sentence(path: Path, text: str, problem: dict[str, Any]) -> str:
         if kind == "value_error":
             return f"{path}:{line_of(text, section)}: [{section}] 的数不合适：{problem['ctx']['error']}"
         return f"{path}: 缺少小节 [{section}]，或它不是一个小节。请照原来的文件补上。"
+    old = [name for name, new in {**RENAMED, **OLD_PROJECT}.items() if new == keys[0]]
+    written = [name for name in old if line_of(text, section, name) != line_of(text, section)]
+    keys = [*written, *keys]  # as the file has it
     place = f"{path}:{line_of(text, section, keys[0])}: [{section}]"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         model: Any = Settings.model_fields[section].annotation
@@ -146,4 +147,6 @@ def sentence(path: Path, text: str, problem: dict[str, Any]) -> str:
     if kind == "missing":
         return f"{place} 里没有 {keys[0]}。请补上。"
     wanted = EXPECTED.get(kind, problem["msg"])
-    return f"{place} {keys[0]} 应是{wanted}，实际为 {value!r}。请改正。"
+    quoted = kind in ("int_type", "float_type") and isinstance(value, str)
+    remedy = "请去掉引号" if quoted else "请改正"
+    return f"{place} {keys[0]} 应是{wanted}，实际为 {value!r}。{remedy}。"

@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 
 from minimind_core.config import Workbook, load_workbook
+from minimind_core.conversations.importing import training_rows
 from minimind_core.conversations.mixing import dataset_file
-from minimind_core.conversations.schema import read_conversations
 from minimind_core.devices import choose_device
 from minimind_core.errors import WorkbookError, exit_with
 from minimind_core.inference.assistant import Assistant
@@ -24,7 +24,7 @@ from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.fast import lower_frozen
 from minimind_core.modeling.lora import load_adapter, merge_lora
 from minimind_core.modeling.tokenizer import Message
-from minimind_core.training.run_files import base_sha256, run_folder
+from minimind_core.training.run_files import base_sha256, run_folder, trained_runs
 
 MODES = {1: "full_sft", 2: "rlhf"}  # MiniMind's numbers for the base that a LoRA was trained on
 
@@ -43,7 +43,7 @@ def parse() -> argparse.Namespace:
         default=1,
         help="1：workbook.toml 的 base；0：OUT_DIR 里 MiniMind 的 .pth",
     )
-    parser.add_argument("--out_dir", type=Path, default=Path("../out"))
+    parser.add_argument("--out_dir", type=Path, help="放 .pth 的文件夹（默认项目里的 out）")
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--max_new_tokens", type=int, default=64)
     parser.add_argument("--no_check", action="store_true", help="不核对，原样给出模型的话")
@@ -83,26 +83,44 @@ def questions(workbook: Workbook, name: str) -> list[list[Message]]:
     data = dataset_file(workbook, "train")
     if record and record.is_file():
         data = workbook.root / json.loads(record.read_text(encoding="utf-8"))["data"]
-    rows = read_conversations(data) if data.is_file() else []
+    rows = [row for _, row in training_rows(data, lambda line: None)] if data.is_file() else []
     own = [[{"role": "user", "content": question}] for question in workbook.show_questions]
     return own + [row.messages[:-1] for row in rows[:: max(1, len(rows) // 6)][:6]]
+
+
+def load_assistant(workbook: Workbook, arguments: argparse.Namespace) -> Assistant:
+    """The base with the .pth of this name or, where there is none, the adapter of the run of this name."""
+    name = arguments.lora_name
+    decoding = Decoding(max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature)
+    base = base_path(workbook, arguments)
+    model, tokenizer = load_base(base)
+    if name != "None":
+        adapter = arguments.out_dir / "lora" / f"{name}_{model.config.hidden_size}.pth"
+        run = run_folder(workbook, name) / "adapter.safetensors"
+        if not adapter.is_file() and not run.is_file():
+            raise WorkbookError(
+                f"没有 {adapter}，也没有运行 {name}。现有：{'、'.join(existing(workbook, arguments))}。"
+            )
+        check_base(workbook, name, base, arguments.model_mode)
+        merge_lora(load_adapter(adapter if adapter.is_file() else run, model))
+    lower_frozen(model.requires_grad_(False).eval().to(choose_device()))
+    check = None if arguments.no_check or name == "None" else claim_check(workbook)
+    return Assistant(model, tokenizer, decoding, check)
+
+
+def existing(workbook: Workbook, arguments: argparse.Namespace) -> list[str]:
+    """Names that --lora_name can take."""
+    files = (arguments.out_dir / "lora").glob("*.pth")
+    return [*sorted({path.stem.rsplit("_", 1)[0] for path in files} | set(trained_runs(workbook))), "None"]
 
 
 def main() -> int:
     """Load, answer, and go on talking if asked to."""
     arguments = parse()
     workbook = load_workbook(Path(__file__).resolve().parents[1])
-    base = base_path(workbook, arguments)
-    model, tokenizer = load_base(base)
-    if arguments.lora_name != "None":
-        adapter = arguments.out_dir / "lora" / f"{arguments.lora_name}_{model.config.hidden_size}.pth"
-        check_base(workbook, arguments.lora_name, base, arguments.model_mode)
-        merge_lora(load_adapter(adapter, model))
-    lower_frozen(model.requires_grad_(False).eval().to(choose_device()))
+    arguments.out_dir = arguments.out_dir or workbook.root / "out"
+    assistant = load_assistant(workbook, arguments)
     asked = questions(workbook, arguments.lora_name)
-    decoding = Decoding(max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature)
-    check = None if arguments.no_check or arguments.lora_name == "None" else claim_check(workbook)
-    assistant = Assistant(model, tokenizer, decoding, check)
     for messages, answer in zip(asked, assistant.answer_all(asked), strict=True):
         print(
             "\n".join(f"{'问' if m['role'] == 'user' else '答'}：{m['content']}" for m in messages)

@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--use_wandb", action="store_true", help="记录到 wandb")
     parser.add_argument("--wandb_project", default="chatbot_project")
-    parser.add_argument("--out_dir", type=Path, default=Path("../out"))
+    parser.add_argument("--out_dir", type=Path, help="写 .pth 的文件夹（默认项目里的 out）")
     parser.add_argument("--resume", action="store_true", help="从中断处继续")
     return parser.parse_args()
 
@@ -80,7 +80,8 @@ def main() -> int:
             data=arguments.data_path,
             device=device,
         )
-        target = arguments.out_dir / "lora" / f"{arguments.lora_name}_{run.model.config.hidden_size}.pth"
+        out = arguments.out_dir or workbook.root / "out"
+        target = out / "lora" / f"{arguments.lora_name}_{run.model.config.hidden_size}.pth"
         if is_first() and not arguments.resume:
             target.unlink(missing_ok=True)  # an interrupted training must not leave an older adapter behind
         tracker = "wandb" if arguments.use_wandb and is_first() else None

@@ -19,7 +19,7 @@ workbook = load_workbook(Path(__file__).resolve().parents[1])
 names = [*trained_runs(workbook), "base"]
 load = st.cache_resource(lambda name: Assistant.load(workbook, name))
 
-st.set_page_config(page_title=workbook.persona.name, page_icon="🎵")
+st.set_page_config(page_title=workbook.persona.name, page_icon="💬")
 st.title(f"{workbook.persona.name}：{workbook.persona.topic}问答")
 with st.sidebar:
     run = st.selectbox("模型", names)
@@ -28,20 +28,27 @@ with st.sidebar:
     longest = st.slider("最多词元", 16, 256, 64, 16)
     checking = st.toggle("核对：说的不是表里有的，就说不知道", value=True)
     if st.button("清空对话"):
-        st.session_state.turns = []
+        st.session_state.turns, st.session_state.waiting = [], []
 turns = st.session_state.setdefault("turns", [])
+waiting = st.session_state.setdefault("waiting", [])  # questions, the one that is being answered first
 for turn in turns:
     message = st.chat_message(turn["role"])
     message.write(turn["content"])
     if turn.get("note"):
         message.caption(turn["note"])
 preset = st.pills("试试这些", workbook.show_questions, key=f"preset{len(turns)}")
-if question := st.chat_input("请输入问题…") or preset:
-    st.chat_message("user").write(question)
-    turns.append({"role": "user", "content": question})
-    decoding = Decoding(max_new_tokens=longest, temperature=temperature, repetition_penalty=penalty)
-    loaded, place = load(run), st.chat_message("assistant").empty()
-    for answer in loaded.using(decoding, loaded.check if checking else None).stream(turns):
+if (question := st.chat_input("请输入问题…") or preset) and question not in waiting:
+    waiting.append(question)
+decoding = Decoding(max_new_tokens=longest, temperature=temperature, repetition_penalty=penalty)
+while waiting:  # a new question starts this script again: what was not answered to its end is asked again
+    asked = {"role": "user", "content": waiting[0]}
+    st.chat_message("user").write(asked["content"])
+    place = st.chat_message("assistant").empty()
+    place.caption("正在回答…")
+    loaded = load(run)
+    for answer in loaded.using(decoding, loaded.check if checking else None).stream([*turns, asked]):
         place.write(answer.text)
-    turns.append({"role": "assistant", "content": answer.text, "note": withdrawn_note(answer)})
-    st.rerun()
+    turns += [asked, {"role": "assistant", "content": answer.text, "note": withdrawn_note(answer)}]
+    waiting.pop(0)
+    if not waiting:
+        st.rerun()

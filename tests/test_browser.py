@@ -117,15 +117,17 @@ def open_notebook(page, lab, name):
     page.evaluate(READY)
 
 
-def ask(page, question):
-    """Type a question into the panel and send it."""
+def ask(page, *questions):
+    """Type questions into the panel and send each with Enter, without waiting for the answer before."""
     box = page.get_by_placeholder("请输入问题…").last
-    box.click()
-    page.keyboard.insert_text(question)
-    page.keyboard.press("Tab")
-    page.get_by_role("button", name="发送").last.click()
-    page.get_by_text(question).last.wait_for(timeout=60_000)
-    page.get_by_text("答：").last.wait_for(timeout=60_000)
+    for question in questions:
+        box.click()
+        page.keyboard.insert_text(question)
+        page.keyboard.press("Enter")
+        page.wait_for_function("box => box.value === ''", arg=box.element_handle(), timeout=60_000)
+    for question in questions:  # none is lost
+        page.get_by_text(f"问： {question}").last.wait_for(timeout=60_000)
+    page.get_by_text("正在回答…").last.wait_for(state="detached", timeout=60_000)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -134,7 +136,7 @@ def test_every_notebook_runs_in_jupyterlab(lab, page, name):
     open_notebook(page, lab, name)
     assert page.evaluate(RUN_ALL) == []
     if name[:2] in ("05", "06"):
-        ask(page, "你叫什么名字呀？")
+        ask(page, "你叫什么名字呀？", "那是谁做的你？")
     if name.startswith("06"):
         page.get_by_text("依据：").last.wait_for(timeout=60_000)
         page.get_by_role("button", name="部分对").click()
@@ -168,49 +170,66 @@ def test_training_stops_and_goes_on_at_a_click(scratch, lab, page):
     page.get_by_text("已停止，进度已保存").wait_for(timeout=60_000)
 
 
-@pytest.mark.parametrize("page", [{"width": 390, "height": 844}], indirect=True)
-def test_the_class_show_is_a_page_that_fits_a_phone(scratch, page, tmp_path):
+SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 800}}
+both_sizes = pytest.mark.parametrize("page", SIZES.values(), ids=list(SIZES), indirect=True)
+
+
+def keep_picture(page, name):
+    """A picture to look at, and the check that nothing is wider than the page."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}_{page.viewport_size['width']}.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+@both_sizes
+def test_the_class_show_answers_on_a_page_of_its_own(scratch, page, tmp_path):
     command = [
-        sys.executable,
-        "-m",
-        "minimind_core.cli",
-        "--root",
-        str(scratch),
-        "show",
-        "--run",
-        "base",
-        "--no-browser",
-        "--port",
-        "{port}",
-    ]
+        sys.executable, "-m", "minimind_core.cli", "--root", str(scratch), "show", "--run", "base",
+        "--no-browser", "--port", "{port}",
+    ]  # fmt: skip
     with local_server(command, scratch, tmp_path / "voila.log") as address:
         page.goto(address)
         page.get_by_role("button", name="发送").wait_for(timeout=120_000)
-        ask(page, "《江南》是谁唱的？")
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        ask(page, "《江南》是谁唱的？", "那他是哪里人？")
+        page.get_by_role("button", name="对", exact=True).wait_for(timeout=60_000)
+        assert page.get_by_text("答：").count() == 2
+        answer, box = (
+            page.get_by_text("答：").last.bounding_box(),
+            page.get_by_placeholder("请输入问题…").bounding_box(),
+        )
+        assert answer["y"] < box["y"] < page.viewport_size["height"]  # the answer first, both in view
+        assert not page.get_by_text("温度").is_visible()  # sliders are folded
+        buttons = [page.get_by_role("button", name=name).bounding_box() for name in ("发送", "清空")]
+        assert buttons[0]["y"] == buttons[1]["y"] and buttons[0]["height"] < 40
+        keep_picture(page, "class_show")
         page.goto("about:blank")
 
 
-@pytest.mark.parametrize("page", [{"width": 390, "height": 844}], indirect=True)
+@both_sizes
 def test_the_streamlit_page_answers(page, tmp_path):
     pytest.importorskip("streamlit")
     command = [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        "web_demo.py",
-        "--server.port={port}",
-        "--server.address=127.0.0.1",
-        "--server.headless=true",
-    ]
-    with local_server(command, PROJECT / "scripts", tmp_path / "streamlit.log") as address:
+        sys.executable, "-m", "streamlit", "run", "web_demo.py", "--server.port={port}",
+        "--server.address=127.0.0.1", "--server.headless=true",
+    ]  # fmt: skip
+    log = tmp_path / "streamlit.log"
+    with local_server(command, PROJECT / "scripts", log) as address:
         page.goto(address)
-        page.get_by_test_id("stChatInputTextArea").wait_for(timeout=120_000)
-        page.get_by_test_id("stChatInputTextArea").fill("你是谁？")
-        page.keyboard.press("Enter")
-        page.get_by_test_id("stChatMessage").nth(1).wait_for(timeout=120_000)
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        box = page.get_by_test_id("stChatInputTextArea")
+        box.wait_for(timeout=120_000)
+        for number, question in enumerate(
+            ["你是谁？", "那是谁做的你？"], 1
+        ):  # the second interrupts the first
+            box.fill(question)
+            page.keyboard.press("Enter")
+            page.get_by_test_id("stChatMessage").nth(2 * number - 1).wait_for(timeout=120_000)
+        messages = page.get_by_test_id("stChatMessage")
+        messages.nth(3).wait_for(timeout=120_000)
+        page.get_by_text("正在回答…").wait_for(state="detached", timeout=120_000)
+        texts = messages.all_inner_texts()
+        assert [text.strip() for text in texts[::2]] == ["你是谁？", "那是谁做的你？"] and all(texts[1::2])
+        keep_picture(page, "streamlit")
+    assert "Traceback" not in log.read_text(encoding="utf-8")
 
 
 def test_the_browser_shows_chinese(chromium, page):

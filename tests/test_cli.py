@@ -1,7 +1,9 @@
+import io
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import zipfile
@@ -10,11 +12,16 @@ import pytest
 from conftest import EXAMPLES, FACTS, MUSIC, PROJECT, example_workbook, random_model
 
 from minimind_core.cli import main
+from minimind_core.cli.show import free_port
 from minimind_core.config import load_workbook
+from minimind_core.errors import WorkbookError
 from minimind_core.evaluation import ledger
+from minimind_core.files import write_json
+from minimind_core.inference.questions import read_questions
 from minimind_core.modeling.checkpoint import save_base
 from minimind_core.modeling.tokenizer import load_tokenizer
 from minimind_core.reporting.browser import BROWSER_HELP, browser_path
+from minimind_core.training.run_files import file_sha256
 
 
 def run(project, *arguments: str) -> int:
@@ -347,17 +354,26 @@ def test_what_may_not_be_handed_in_is_refused_with_the_reasons(trained, capsys):
     )
     for section in (trained / "report" / "sections").glob("*.md"):
         section.write_text(section.read_text(encoding="utf-8").split("-->", 1)[1], encoding="utf-8")
-    assert run(trained, "report") == 0 and run(trained, "submit") == 0
-    assert run(trained, "evaluate") == 0
     video = trained / "report" / "运行示例.mp4"
-    video.touch()
-    os.utime(video, (0, 0))
+    video.write_bytes(b"film")
+    record = {"video_sha256": file_sha256(video), "adapter_sha256": "another model's"}
+    write_json(trained / "report" / "results" / "video.json", record | {"video_sha256": "a film of theirs"})
+    assert run(trained, "report") == 0 and run(trained, "submit") == 0
+    for path in trained.rglob("*"):  # what a copied folder looks like
+        os.utime(path, (0, 0)) if path.is_file() and path.suffix == ".pdf" else None
+    assert run(trained, "submit") == 0
+    assert run(trained, "evaluate") == 0
+    write_json(trained / "report" / "results" / "video.json", record)
     with (trained / "dataset" / "identity.jsonl").open("a", encoding="utf-8") as lines:
         lines.write("{\n")
     capsys.readouterr()
     assert run(trained, "submit") == 2
     error = capsys.readouterr().err
-    assert "报告比测试结果旧" in error and "数据有 1 个错误" in error and "录的不是这个模型" in error
+    assert (
+        "报告不是用现在的测试结果生成的" in error
+        and "数据有 1 个错误" in error
+        and "录的不是这个模型" in error
+    )
 
 
 def test_the_ledger_holds_every_run_with_its_settings_and_scores(trained, capsys):
@@ -403,3 +419,80 @@ def test_the_video_shows_every_question_and_goes_into_the_zip(trained):
     )
     with zipfile.ZipFile(trained / "旋律小队_大作业.zip") as archive:
         assert archive.getinfo("运行示例.mp4").file_size > 10_000
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("null", "null 不是问题"), ('""', "不是问题"), ('{"text": "你好"}', "不认识字段 text；可以写的是 question"),
+    ('{"question": ""}', "应是一句话"), ('{"messages": [{"role": "bot"}]}', "缺少 content"), ("{}", "正好有一个"),
+])  # fmt: skip
+def test_what_is_no_question_is_refused_with_its_line_and_the_known_keys(tmp_path, line, said):
+    path = tmp_path / "q.jsonl"
+    path.write_text(f"你好\n{line}\n", encoding="utf-8")
+    with pytest.raises(WorkbookError, match=said) as caught:
+        read_questions(path)
+    assert f"{path}:2:" in str(caught.value)
+
+
+def test_questions_are_read_as_people_paste_them(tmp_path):
+    path = tmp_path / "q.txt"
+    lines = [
+        "1. 你是谁？",
+        "（2）你叫什么？",
+        "3、 问：谁做的你？",
+        "Q: hello?",
+        "{x|x>0} 是什么意思？",
+        "3.14 是什么",
+        "",
+        "  前后  ",
+        "甲\u2028乙",
+        '{"question": "周杰伦？"}',
+        "# 这是问题",
+    ]
+    path.write_bytes(("\ufeff" + "\r\n".join(lines)).encode())
+    asked = [dialogue[-1]["content"] for dialogue in read_questions(path)]
+    assert asked == [
+        "你是谁？",
+        "你叫什么？",
+        "谁做的你？",
+        "hello?",
+        "{x|x>0} 是什么意思？",
+        "3.14 是什么",
+        "前后",
+        "甲\u2028乙",
+        "周杰伦？",
+        "# 这是问题",
+    ]
+
+
+@pytest.mark.parametrize("ending", ["退出\n", "exit\n", "QUIT\n", "\n", ""])
+def test_a_talk_ends_at_a_goodbye(project, monkeypatch, capsys, ending):
+    monkeypatch.setattr("sys.stdin", io.StringIO("你好\n" + ending))
+    assert run(project, "chat", "--run", "base") == 0
+    out = capsys.readouterr()
+    assert out.out.count("答：") == 1 and "训练" not in out.out + out.err
+
+
+def test_the_show_takes_the_next_free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port(port) != port
+
+
+def test_mistakes_in_the_settings_are_named_as_they_are(project, capsys):
+    path = project / "workbook.toml"
+    text = path.read_text(encoding="utf-8")
+    number = lambda key: next(n for n, line in enumerate(text.split("\n"), 1) if line.startswith(key))
+    for key, value, said in (
+        ("name", "“小音”", "用了中文引号"), ("seed", '"42"', "去掉引号"), ("name", "小音", "英文双引号"),
+        ("profile", '"big"', "profile 应是"), ("questions", "[“你是谁”]", "用了中文引号"),
+    ):  # fmt: skip
+        lines = text.split("\n")
+        lines[number(key) - 1] = f"{key} = {value}"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        assert run(project, "runs") == 2
+        error = capsys.readouterr().err
+        assert said in error and f"{path}:{number(key)}:" in error, (key, value, error)
+    path.write_text("", encoding="utf-8")
+    assert run(project, "runs") == 2 and "文件是空的" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from minimind_core.files import replacing, write_jsonl, write_text
     ('profile = "smoke"', 'profile = "fast"', "profile 应是"),
     ("fact = 1", "fact = -1", "不能是负数"),
     ('subjects = ["周杰伦", "王力宏", "林俊杰", "陶喆"]', "subjects = []", "subjects 应是非空的列表"),
-    ('course = "人工智能导论"', "course = 人工智能导论", "格式错误"),
+    ('course = "人工智能导论"', "course = 人工智能导论", "格式不对"),
     ("identity = 1", "identity = true", "identity 应是整数"),
 ])  # fmt: skip
 def test_a_wrong_setting_is_named_with_file_line_and_remedy(project, old, new, problem):

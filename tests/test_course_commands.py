@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,9 @@ def course(workbook):
     return workbook
 
 
-def run(course, script, *arguments, expect=0):
+def run(course, script, *arguments, expect=0, folder="scripts"):
     command = [sys.executable, script, *arguments]
-    result = subprocess.run(command, cwd=course.root / "scripts", capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=course.root / folder, capture_output=True, text=True, check=False)
     assert result.returncode == expect, result.stderr
     return result.stdout + result.stderr
 
@@ -81,4 +82,19 @@ def test_a_mode_that_does_not_fit_is_refused_with_the_reason(course):
 
 def test_a_name_that_was_never_trained_is_no_key_error(course):
     said = run(course, "eval_model.py", "--lora_name", "never", expect=1)
-    assert "找不到权重文件" in said and "KeyError" not in said
+    assert "never" in said and "现有：None" in said and "KeyError" not in said
+
+
+def test_the_commands_work_from_the_projects_own_folder_and_find_runs(course):
+    foreign = course.root / "rows.json"  # another program's format
+    foreign.write_text(
+        json.dumps([{"question": f"第{n}问", "answer": "答"} for n in range(9)]), encoding="utf-8"
+    )
+    data = ["--data_path", "rows.json", "--lora_name", "other", "--epochs", "1"]
+    said = run(course, "scripts/train_lora.py", *data, folder=".")
+    assert "question/answer" in said and "没有丢掉内容" in said
+    path = course.root / "out" / "lora" / "other_32.pth"
+    assert path.is_file() and not (course.root.parent / "out").exists()
+    path.unlink()  # the run of the same name is there
+    assert "答：" in run(course, "scripts/eval_model.py", "--lora_name", "other", folder=".")
+    assert "现有：other、None" in run(course, "eval_model.py", "--lora_name", "never", expect=1)

@@ -11,13 +11,16 @@ import torch
 from conftest import TINY, random_model
 from tokenizers import Tokenizer
 
+from minimind_core.cli import main
 from minimind_core.config import LoraConfig, ModelConfig
+from minimind_core.conversations.mixing import write_dataset
 from minimind_core.errors import WorkbookError
 from minimind_core.modeling import downloading, exporting, pth
 from minimind_core.modeling.checkpoint import load_base, save_base
 from minimind_core.modeling.lora import add_lora, load_adapter, lora_state, merge_lora
 from minimind_core.modeling.minimind import MiniMind
-from minimind_core.modeling.tokenizer import encode_chat, encode_prompt
+from minimind_core.modeling.tokenizer import DEFAULT_SYSTEM, END, START, encode_chat, encode_prompt
+from minimind_core.training.runs import prepare_run
 
 WIDE = ModelConfig(
     hidden_size=64, n_layers=2, n_heads=8, n_kv_heads=2, intermediate_size=48, max_positions=128
@@ -246,7 +249,7 @@ def test_gguf_holds_shape_tokenizer_and_every_parameter(tmp_path, request, confi
 
     model = with_adapter(config)
     tokenizer = request.getfixturevalue(kind)
-    (path,) = exporting.export("gguf", exporting.Source(model, tokenizer, LORA, tmp_path), tmp_path)
+    _, path = exporting.export("gguf", exporting.Source(model, tokenizer, LORA, tmp_path), tmp_path)
     reader = GGUFReader(path)
     stored = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
     assert sum(t.numel() for t in stored.values()) == sum(p.numel() for p in model.parameters())
@@ -365,3 +368,44 @@ def test_a_new_export_format_is_one_entry(tmp_path, tokenizer, monkeypatch):
     assert [path.read_text() for path in exporting.export("shape", source, tmp_path / "out")] == ["64"]
     with pytest.raises(WorkbookError, match="可用的是 hf、peft、pth、gguf、shape"):
         exporting.export("onnx", source, tmp_path)
+
+
+@pytest.fixture
+def trained(workbook):
+    """A project with a trained run."""
+    write_dataset(workbook)
+    list(prepare_run(workbook, "main", "smoke").train())
+    return workbook
+
+
+@pytest.mark.parametrize("form", exporting.FORMATS)
+def test_an_export_is_the_same_twice_and_leaves_the_base_alone(trained, form):
+    base = {path: path.read_bytes() for path in (trained.base).iterdir()}
+    arguments = ["--root", str(trained.root), "export", "--format", form, "--out"]
+    folders = [trained.root / name for name in ("once", "again")]
+    for folder in folders:
+        assert main([*arguments, str(folder)]) == 0
+    written = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders]
+    assert written[0] and written[0] == written[1]
+    assert {path: path.read_bytes() for path in trained.base.iterdir()} == base
+
+
+@pytest.mark.parametrize("form", exporting.FORMATS)
+def test_the_base_alone_is_exported_where_that_means_something(workbook, capsys, form):
+    folder = workbook.root / "out"
+    status = main(
+        ["--root", str(workbook.root), "export", "--run", "base", "--format", form, "--out", str(folder)]
+    )
+    if form == "peft":
+        assert status == 2 and "没有适配器" in capsys.readouterr().err
+        return
+    assert status == 0 and any(folder.iterdir())
+    if form == "hf":
+        again, _ = load_base(folder)
+        assert exporting.largest_difference(load_base(workbook.base)[0], again) < 1e-5
+
+
+def test_the_modelfile_has_the_models_own_template(tokenizer):
+    text = exporting.modelfile(tokenizer, TINY)
+    for part in (START, END, DEFAULT_SYSTEM, "FROM ./model.gguf", "repeat_penalty 1.0", "temperature 0"):
+        assert part in text

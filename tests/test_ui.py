@@ -26,6 +26,37 @@ def test_send_button_answers_and_clears_the_box(panel):
     assert "《江南》是谁唱的？" in panel.log.value and panel.box.value == ""
 
 
+@pytest.mark.parametrize("text_first", [True, False])
+def test_enter_sends_whether_its_text_comes_before_or_after_the_key(panel, text_first):
+    press = lambda: panel.box._handle_custom_msg({"event": "submit"}, [])
+    if text_first:
+        panel.box.value = "你好"
+        assert panel.turns == []  # leaving the box alone sends nothing
+        press()
+    else:
+        press()
+        panel.box.value = "你好"
+    assert [question for question, _ in panel.turns] == ["你好"] and panel.box.value == ""
+    panel.box.value = "再见"
+    assert len(panel.turns) == 1
+
+
+def test_the_box_is_empty_and_the_wait_is_shown_before_the_answer_comes(panel, monkeypatch):
+    seen = []
+    assistant = panel.assistant("base")
+    stream = type(assistant).stream
+
+    def watched(self, messages):
+        seen.append((panel.box.value, panel.log.value))
+        yield from stream(self, messages)
+
+    monkeypatch.setattr(type(assistant), "stream", watched)
+    panel.box.value = "你好"
+    panel.send.click()
+    assert seen[0][0] == "" and "你好" in seen[0][1] and "正在回答…" in seen[0][1]
+    assert "正在回答…" not in panel.log.value
+
+
 def test_empty_questions_are_ignored(panel):
     panel.send.click()
     assert panel.turns == [] and panel.log.value == ""

@@ -217,5 +217,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"错误：{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\n已停止；进度已保存。训练可加 --resume 继续。", file=sys.stderr)
+        hint = "进度已保存，加 --resume 继续。" if arguments.verb == "train" else ""
+        print(f"\n已停止。{hint}", file=sys.stderr)
         return 130

@@ -25,6 +25,8 @@ from minimind_core.training.run_files import adapter_file
 from minimind_core.training.runs import Run, prepare_run
 from minimind_core.training.tracking import Log, tracking
 
+GOODBYES = ("退出", "结束", "exit", "quit", ":q", "/exit", "/bye")  # words that end a talk in the terminal
+
 
 def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Train an adapter; under torchrun every process takes its part and the first one writes."""
@@ -109,11 +111,14 @@ def export(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """A run in another program's format."""
     from minimind_core.modeling import exporting
 
-    path = adapter_file(workbook, arguments.run)
     model, tokenizer = load_base(workbook.base)
-    load_adapter(path, model)
+    lora = None
+    if arguments.run != "base":
+        path = adapter_file(workbook, arguments.run)
+        load_adapter(path, model)
+        lora = adapter_config(path)
     folder = arguments.out or workbook.root / "out" / f"{arguments.run}_{arguments.format}"
-    source = exporting.Source(model, tokenizer, adapter_config(path), workbook.base)
+    source = exporting.Source(model, tokenizer, lora, workbook.base)
     for written in exporting.export(arguments.format, source, folder):
         print(f"{written}（{written.stat().st_size / 1e6:.1f} MB）")
     return 0
@@ -151,17 +156,15 @@ def chat(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Talk with a run in the terminal; it remembers the dialogue."""
     decoding = Decoding(temperature=arguments.temperature)
     assistant = Assistant.load(workbook, arguments.run, decoding, check=not arguments.no_check)
-    print(f"和 {arguments.run} 对话：直接输入问题；空行或 Ctrl-D 结束。")
+    print(f"和 {arguments.run} 对话：直接输入问题；空行、“退出”或 Ctrl-C 结束。")
     messages: list[dict[str, str]] = []
-    while True:
-        try:
-            question = input("问：").strip()
-        except EOFError:
-            return 0
-        if not question:
-            return 0
-        messages.append({"role": "user", "content": question})
-        messages.append({"role": "assistant", "content": print_answer(assistant, messages)})
+    try:
+        while (question := input("问：").strip()) and question.lower() not in GOODBYES:
+            messages.append({"role": "user", "content": question})
+            messages.append({"role": "assistant", "content": print_answer(assistant, messages)})
+    except (EOFError, KeyboardInterrupt):
+        print()
+    return 0
 
 
 def print_answer(assistant: Assistant, messages: list[dict[str, str]]) -> str:

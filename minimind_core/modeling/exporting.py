@@ -14,12 +14,22 @@ from torch import Tensor
 
 from minimind_core.config import LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
-from minimind_core.files import replacing, write_json
+from minimind_core.files import replacing, write_json, write_text
 from minimind_core.modeling.checkpoint import save_base, save_tensors
 from minimind_core.modeling.lora import lora_state, merge_lora
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.pth import write_base_pth, write_lora_pth
-from minimind_core.modeling.tokenizer import END_ID, PAD_ID, START_ID, chat_template
+from minimind_core.modeling.tokenizer import (
+    DEFAULT_SYSTEM,
+    END,
+    END_ID,
+    PAD_ID,
+    START,
+    START_ID,
+    answer_header,
+    chat_template,
+    thinks,
+)
 
 # Parameter names of GGUF's llama and qwen3 architectures, inside a block.
 GGUF_NAMES = {
@@ -37,7 +47,7 @@ class Source:
 
     model: MiniMind
     tokenizer: Tokenizer
-    lora: LoraConfig
+    lora: LoraConfig | None  # None for the base alone
     base: Path  # folder of the base model
 
 
@@ -49,6 +59,8 @@ def write_hf(source: Source, folder: Path) -> None:
 def write_peft(source: Source, folder: Path) -> None:
     """adapter_config.json and adapter_model.safetensors as PEFT writes them."""
     model, lora = source.model, source.lora
+    if lora is None:
+        raise WorkbookError("基座没有适配器，不能导出成 peft。请用 hf、pth 或 gguf，或换一个训练过的 --run。")
     settings = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(source.base),
         "r": lora.rank, "lora_alpha": lora.alpha, "use_rslora": lora.rank_stabilised,
@@ -62,14 +74,15 @@ def write_peft(source: Source, folder: Path) -> None:
 
 
 def write_pth(source: Source, folder: Path) -> None:
-    """MiniMind's own files: the adapter, and the merged model."""
+    """MiniMind's own files: the adapter, if there is one, and the merged model."""
     size = source.model.config.hidden_size
-    write_lora_pth(folder / f"lora_{size}.pth", lora_state(source.model), source.lora)
+    if source.lora is not None:
+        write_lora_pth(folder / f"lora_{size}.pth", lora_state(source.model), source.lora)
     write_base_pth(folder / f"merged_{size}.pth", merge_lora(source.model).state_dict())
 
 
 def write_gguf(source: Source, folder: Path) -> None:
-    """One GGUF file with shape, tokenizer, chat template and merged weights."""
+    """One GGUF file with shape, tokenizer, chat template and merged weights, and ollama's Modelfile."""
     try:
         import gguf
     except ModuleNotFoundError as error:
@@ -85,6 +98,24 @@ def write_gguf(source: Source, folder: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+    write_text(folder / "Modelfile", modelfile(source.tokenizer, model.config))
+
+
+def modelfile(tokenizer: Tokenizer, config: ModelConfig) -> str:
+    """What ollama needs beside the GGUF: chat template in its language, greedy decoding, end token."""
+    thinking = thinks(tokenizer)
+    system = "" if thinking else f'SYSTEM "{DEFAULT_SYSTEM}"\n'
+    template = (
+        f"{{{{ if .System }}}}{START}system\n{{{{ .System }}}}{END}\n{{{{ end }}}}"
+        '{{ range .Messages }}{{ if ne .Role "system" }}'
+        f"{START}{{{{ .Role }}}}\n{{{{ .Content }}}}{END}\n"
+        "{{ end }}{{ end }}" + answer_header(thinking)
+    )
+    return (
+        f'# ollama create minimind -f Modelfile\nFROM ./model.gguf\nTEMPLATE """{template}"""\n{system}'
+        f'PARAMETER stop "{END}"\nPARAMETER temperature 0\nPARAMETER repeat_penalty 1.0\n'
+        f"PARAMETER num_ctx {min(config.max_positions, 2048)}\n"
+    )
 
 
 # A new format is a writer and a line here. A writer may merge the adapter into `source.model`, so that a

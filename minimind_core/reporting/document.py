@@ -25,7 +25,7 @@ from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.lora import LoraLinear
 from minimind_core.reporting import figures
 from minimind_core.reporting.sections import SECTIONS, read_section, section_file
-from minimind_core.training.run_files import read_metrics, run_folder
+from minimind_core.training.run_files import file_sha256, read_metrics, run_folder
 
 REPORT_NAME = "大作业报告.pdf"
 SHOWN_LOSSES = 9  # validation losses in the table of the report
@@ -151,4 +151,11 @@ def build_report(workbook: Workbook, run: str = "main") -> Path:
     target = workbook.root / "report" / REPORT_NAME
     with replacing(target) as temporary:
         temporary.write_bytes(pdf)
+    made = {"report_sha256": file_sha256(target), "results": results_digest(workbook)}
+    write_json(workbook.results / "report.json", made)
     return target
+
+
+def results_digest(workbook: Workbook) -> dict[str, str]:
+    """Each kept result of a run with its sha256: what a report was made from."""
+    return {path.name: file_sha256(path) for path in sorted(workbook.results.glob("run_*.json"))}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import minimind_core
 from minimind_core.config import Workbook
@@ -16,9 +18,9 @@ from minimind_core.evaluation.scoring import load_results, results_file
 from minimind_core.experiments.results import finished, result_file
 from minimind_core.experiments.settings import load_experiments
 from minimind_core.files import replacing
-from minimind_core.reporting.document import REPORT_NAME
+from minimind_core.reporting.document import REPORT_NAME, results_digest
 from minimind_core.reporting.sections import unwritten
-from minimind_core.training.run_files import run_folder
+from minimind_core.training.run_files import file_sha256, run_folder
 
 VIDEO = "运行示例.mp4"
 CODE = (
@@ -127,19 +129,26 @@ def obstacles(workbook: Workbook, run: str) -> list[str]:
         found.append(
             f"数据有 {len(errors)} 个错误，例如 {errors[0]} 请运行 minimind doctor dataset/*.jsonl。"
         )
+    made = read_record(workbook, "report.json")
     report = workbook.root / "report" / REPORT_NAME
-    newest = max((path.stat().st_mtime for path in workbook.results.glob("run_*.json")), default=0.0)
-    if report.is_file() and report.stat().st_mtime < newest:
-        found.append("报告比测试结果旧：请运行 minimind report，再打包。")
-    video = workbook.root / "report" / VIDEO
-    if (
-        video.is_file()
-        and video.stat().st_mtime < (run_folder(workbook, run) / "adapter.safetensors").stat().st_mtime
-    ):
-        found.append(
-            f"report/{VIDEO} 比训练旧，录的不是这个模型：请运行 minimind demo 或自己重录，或者删掉它。"
-        )
+    if is_file_of(report, made.get("report_sha256")) and made["results"] != results_digest(workbook):
+        found.append("报告不是用现在的测试结果生成的：请运行 minimind report，再打包。")
+    filmed = read_record(workbook, "video.json")
+    video, adapter = workbook.root / "report" / VIDEO, run_folder(workbook, run) / "adapter.safetensors"
+    if is_file_of(video, filmed.get("video_sha256")) and filmed["adapter_sha256"] != file_sha256(adapter):
+        found.append(f"report/{VIDEO} 录的不是这个模型：请运行 minimind demo 或自己重录，或者删掉它。")
     return found
+
+
+def read_record(workbook: Workbook, name: str) -> dict[str, Any]:
+    """What a report or video was made from; empty where none was made here."""
+    path = workbook.results / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def is_file_of(path: Path, digest: str | None) -> bool:
+    """Whether a file is the one that was made here, and no other that a team put in its place."""
+    return path.is_file() and file_sha256(path) == digest
 
 
 def build_submission(workbook: Workbook, run: str = "main", draft: bool = False) -> tuple[Path, list[str]]:

@@ -18,13 +18,13 @@ from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.mixing import space_of, unknown_of
 from minimind_core.errors import WorkbookError
-from minimind_core.files import replacing
+from minimind_core.files import replacing, write_json
 from minimind_core.reporting.browser import PATIENCE, launch, local_server
 from minimind_core.reporting.submission import VIDEO
-from minimind_core.training.run_files import adapter_file
+from minimind_core.training.run_files import adapter_file, file_sha256
 from minimind_core.ui.page import page_command, page_notebook
 
-SIZE, ZOOM, RATE = (1280, 720), 4 / 3, 5  # pixels, pixels of the film to one of the page, frames a second
+SIZE, ZOOM, RATE = (1280, 720), 4 / 3, 10  # pixels, pixels of the film to one of the page, frames a second
 CAPTION = """text => {
   const made = () => document.body.appendChild(Object.assign(document.createElement('div'), {id: 'caption'}));
   const box = document.getElementById('caption') || made();
@@ -65,19 +65,17 @@ class Film:
             time.sleep(0.02)
 
     def ask(self, question: str) -> None:
-        """Clear the page, type a question letter by letter, send it, and film the answer."""
-        self.page.get_by_role("button", name="清空").click()
-        box = self.page.get_by_placeholder("请输入问题…")
-        box.click()
+        """Type a question letter by letter, send it with Enter, and film the answer below the others."""
+        self.page.get_by_placeholder("请输入问题…").click()
         for letter in question:
             self.page.keyboard.insert_text(letter)
-            self.shoot(seconds=1 / RATE)
-        self.page.keyboard.press("Tab")
-        self.page.get_by_role("button", name="发送").click()
+            self.shoot(seconds=0.15)
+        self.page.keyboard.press("Enter")
+        verdict = self.page.get_by_role("button", name="对", exact=True)
 
         def answered() -> bool:
-            """Whether the box is empty again and the question stands above its answer."""
-            return box.input_value() == "" and question in self.page.locator("#rendered_cells").inner_text()
+            """Whether the question stands on the page and its answer can be judged."""
+            return question in self.page.locator("#rendered_cells").inner_text() and verdict.is_enabled()
 
         if not self.shoot(answered, PATIENCE):
             raise WorkbookError(
@@ -115,7 +113,7 @@ def record_demo(workbook: Workbook, run: str = "main") -> Path:
         raise WorkbookError(
             "录制运行示例需要 imageio-ffmpeg 这个包。请先运行 pip install imageio-ffmpeg。"
         ) from error
-    adapter_file(workbook, run)
+    adapter = adapter_file(workbook, run)
     target, log = workbook.root / "report" / VIDEO, workbook.runs / "show.log"
     command, environment = page_command(page_notebook(workbook, [run, "base"]), "{port}", browser=False)
     with (
@@ -141,4 +139,6 @@ def record_demo(workbook: Workbook, run: str = "main") -> Path:
             play(Film(page, writer), workbook, workbook.show_questions)
         finally:
             writer.close()
+    made = {"video_sha256": file_sha256(target), "adapter_sha256": file_sha256(adapter)}
+    write_json(workbook.results / "video.json", made)
     return target

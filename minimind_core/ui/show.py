@@ -11,7 +11,6 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -22,10 +21,11 @@ from minimind_core.evaluation.baselines import Rules
 from minimind_core.evaluation.metrics import is_right
 from minimind_core.files import write_text
 from minimind_core.inference.assistant import Assistant
-from minimind_core.inference.claims import ClaimCheck, claim_check
+from minimind_core.inference.claims import claim_check
 from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.generation import Answer
-from minimind_core.ui.widgets import ChatPanel, Panel
+from minimind_core.texts import normalize
+from minimind_core.ui.widgets import NARROW, WRAPPING, ChatPanel, Panel
 
 COLUMNS = ("time", "asked_by", "question", "run", "answer", "fact", "matches", "verdict")
 VERDICTS = {"对": "success", "部分对": "warning", "错": "danger"}
@@ -80,34 +80,29 @@ class ClassShow(ChatPanel):
             layout=widgets.Layout(width="auto"),
         )
         self.verdicts = [
-            widgets.Button(description=name, button_style=style, disabled=True)
+            widgets.Button(description=name, button_style=style, disabled=True, layout=NARROW)
             for name, style in VERDICTS.items()
         ]
         for button in self.verdicts:
             button.on_click(lambda b: self.record(b.description))
         self.side, self.note = widgets.HTML(), widgets.HTML()
-        controls = widgets.HBox(
-            [self.second, self.asker, self.temperature, self.penalty, self.checking],
-            layout=widgets.Layout(flex_flow="row wrap"),
+        settings = widgets.Accordion(
+            [widgets.VBox([self.run, self.second, self.temperature, self.penalty, self.checking])],
+            titles=("设置",),
+            selected_index=None,
         )
         self.view.children = (
-            *self.view.children[:-1],
-            controls,
             self.log,
             self.side,
             self.note,
-            widgets.HBox(self.verdicts),
+            widgets.HBox(self.verdicts, layout=WRAPPING),
+            self.row,
+            widgets.HBox(self.presets, layout=WRAPPING),
+            self.asker,
+            settings,
         )
-
-    @cached_property
-    def rules(self) -> Rules:
-        """Finds what a question is about."""
-        return Rules(self.workbook)
-
-    @cached_property
-    def check(self) -> ClaimCheck:
-        """Finds what an answer states."""
-        return claim_check(self.workbook)
+        self.rules = Rules(workbook)  # finds what a question is about
+        self.check = claim_check(workbook)  # finds what an answer states
 
     def basis(self, questions: Sequence[str], answer: str) -> Basis:
         """The fact that the dialogue asks for, or the one that the answer states; or who the model is."""
@@ -115,6 +110,8 @@ class ClassShow(ChatPanel):
         if fact is not None and is_right(answer, fact.value, subject=fact.subject):
             return Basis(fact, subject)
         stated = [self.rules.facts.get((s, a)) for s, a, _ in self.check.claims(answer)]
+        about = [f for f in self.rules.facts.values() if normalize(f.subject) == normalize(subject)]
+        stated += [f for f in about if is_right(answer, f.value, subject=f.subject)]
         fact = next(filter(None, stated), fact)
         name = self.workbook.persona.name
         return Basis(fact, subject, identity=name if fact is None and name in answer else "")
@@ -127,13 +124,15 @@ class ClassShow(ChatPanel):
 
     def ask(self, question: str) -> Answer | None:
         """Answer, show the fact behind it, and open the verdict buttons."""
-        answer = super().ask(question)
-        if answer is None:
+        if not question.strip():
             return None
+        self.note.value = self.side.value = ""
+        for button in self.verdicts:
+            button.disabled = True
+        answer = super().ask(question)
         self.answered_by = self.run.value
         questions = [asked for asked, _ in self.turns]
         self.note.value = f"<p>{html.escape(self.basis(questions, answer.text).line(answer.text))}</p>"
-        self.side.value = ""
         if self.second.value != "不比较":
             other = self.assistant(self.second.value).answer(self.messages[:-1])
             self.side.value = f"<p><b>{html.escape(self.second.value)}：</b>{html.escape(other.text)}</p>"

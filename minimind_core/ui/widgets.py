@@ -159,6 +159,10 @@ class AnswerBrowser:
         return Panel(self.view, lambda: self.table.value)
 
 
+# The newest line stays in view: a column from the bottom up keeps its end there, however long it gets.
+SCROLLED = "display:flex;flex-direction:column-reverse;max-height:55vh;overflow-y:auto"
+
+
 def transcript(messages: Sequence[Message], note: str = "") -> str:
     """A dialogue as HTML, with a note below the last answer."""
     line = "<p style='margin:4px 0'><b>{}</b> {}</p>"
@@ -166,7 +170,8 @@ def transcript(messages: Sequence[Message], note: str = "") -> str:
     shown = "".join(
         line.format(names[m["role"]], html.escape(m["content"])) for m in messages if m["role"] in names
     )
-    return shown + (f"<p style='margin:4px 0;color:#777'>{html.escape(note)}</p>" if note else "")
+    shown += f"<p style='margin:4px 0;color:#777'>{html.escape(note)}</p>" if note else ""
+    return f"<div style='{SCROLLED}'><div>{shown}</div></div>"
 
 
 def withdrawn_note(answer: Answer) -> str:
@@ -174,35 +179,53 @@ def withdrawn_note(answer: Answer) -> str:
     return "" if answer.own is None else f"模型原来说“{answer.own}”，没有通过核对。"
 
 
-class ChatPanel:
-    """Text box, send button, preset questions and run selector.
+NARROW = widgets.Layout(width="auto", flex="0 0 auto")  # of a button: as wide as its words
+WRAPPING = widgets.Layout(flex_flow="row wrap")
 
-    The answer appears word by word, the dialogue is remembered.
+
+class ChatPanel:
+    """Answers first, below them a text box, preset questions and the choice of a run.
+
+    Enter sends. The box is empty at once, the answer appears word by word, the dialogue is remembered; what
+    is asked while an answer is being written waits for its turn.
     """
 
     def __init__(self, workbook: Workbook, runs: Sequence[str], presets: Sequence[str]) -> None:
         self.workbook, self.load = workbook, lru_cache(maxsize=2)(lambda name: Assistant.load(workbook, name))
         self.messages: list[Message] = []
+        self.entered = False  # Enter was pressed, and the text is still to come
         self.run = widgets.Dropdown(options=list(runs), description="模型")
         # sent once, when the box is left: while the kernel is busy, single letters would still be waiting
         # when the button is clicked
         self.box = widgets.Text(
-            placeholder="请输入问题…", continuous_update=False, layout=widgets.Layout(width="60%")
+            placeholder="请输入问题…",
+            continuous_update=False,
+            layout=widgets.Layout(flex="1 1 0", min_width="0"),
         )
-        self.send = widgets.Button(description="发送", button_style="primary")
-        self.reset = widgets.Button(description="清空")
+        self.send = widgets.Button(description="发送", button_style="primary", layout=NARROW)
+        self.reset = widgets.Button(description="清空", layout=NARROW)
         self.log = widgets.HTML()
-        self.presets = [
-            widgets.Button(description=q, tooltip=q, layout=widgets.Layout(width="auto")) for q in presets
-        ]
+        self.presets = [widgets.Button(description=q, tooltip=q, layout=NARROW) for q in presets]
+        self.box.on_msg(self.on_enter)
+        self.box.observe(lambda _: self.on_text(), "value")
         self.send.on_click(lambda _: self.ask(self.box.value))
         self.reset.on_click(lambda _: self.clear())
         for button in self.presets:
             button.on_click(lambda b: self.ask(b.description))
-        self.view = widgets.VBox([
-            self.run, widgets.HBox(self.presets, layout=widgets.Layout(flex_flow="row wrap")),
-            widgets.HBox([self.box, self.send, self.reset]), self.log,
-        ])  # fmt: skip
+        self.row = widgets.HBox([self.box, self.send, self.reset])
+        self.view = widgets.VBox([self.log, self.row, widgets.HBox(self.presets, layout=WRAPPING), self.run])
+
+    def on_enter(self, box: widgets.Text, content: dict[str, Any], buffers: Sequence[Any]) -> None:
+        """The browser tells of the key first and of the text after it, unless the text was known before."""
+        if content.get("event") == "submit":
+            self.entered = not self.box.value.strip()
+            if not self.entered:
+                self.ask(self.box.value)
+
+    def on_text(self) -> None:
+        """Ask what Enter was pressed for."""
+        if self.entered and self.box.value.strip():
+            self.ask(self.box.value)
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -219,13 +242,14 @@ class ChatPanel:
         question = question.strip()
         if not question:
             return None
+        self.entered, self.box.value = False, ""
         self.messages.append({"role": "user", "content": question})
+        self.log.value = transcript(self.messages, "正在回答…")
         answer = None
         for answer in self.assistant(self.run.value).stream(self.messages):
             said = {"role": "assistant", "content": answer.text}
             self.log.value = transcript([*self.messages, said], withdrawn_note(answer))
         self.messages.append({"role": "assistant", "content": answer.text})
-        self.box.value = ""
         return answer
 
     def ask_all(self, questions: Sequence[str]) -> None:
