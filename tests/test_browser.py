@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(browser_path() is None, reason=BROWSER_HELP),
 ]
-SHOTS = PROJECT / "runs" / "browser_failures"
+SHOTS = PROJECT / "runs" / "browser_pictures"
 NOTEBOOKS = sorted(path.name for path in (PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 READY = """async () => {
   const session = window.jupyterapp.shell.currentWidget.sessionContext;
@@ -191,7 +191,7 @@ def test_the_class_show_answers_on_a_page_of_its_own(scratch, page, tmp_path):
         page.goto(address)
         page.get_by_role("button", name="发送").wait_for(timeout=120_000)
         ask(page, "《江南》是谁唱的？", "那他是哪里人？")
-        page.get_by_role("button", name="对", exact=True).wait_for(timeout=60_000)
+        page.get_by_text("依据：").wait_for(timeout=60_000)
         assert page.get_by_text("答：").count() == 2
         answer, box = (
             page.get_by_text("答：").last.bounding_box(),
@@ -227,7 +227,7 @@ def test_the_streamlit_page_answers(page, tmp_path):
         messages.nth(3).wait_for(timeout=120_000)
         page.get_by_text("正在回答…").wait_for(state="detached", timeout=120_000)
         texts = messages.all_inner_texts()
-        assert [text.strip() for text in texts[::2]] == ["你是谁？", "那是谁做的你？"] and all(texts[1::2])
+        assert [text.split()[-1] for text in texts[::2]] == ["你是谁？", "那是谁做的你？"]
         keep_picture(page, "streamlit")
     assert "Traceback" not in log.read_text(encoding="utf-8")
 

@@ -1,11 +1,13 @@
+import random
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import random_model
+from conftest import PROJECT, random_model
 
 from minimind_core.inference.decoding import Decoding, choose, generate_ids
 from minimind_core.inference.generation import fitting_prompt, generate, stream
+from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.tokenizer import END_ID
 
 PROMPTS = [[1, 5, 9, 200], [1, 5, 44], [1, 5, 9, 31, 7, 8, 90]]
@@ -119,3 +121,20 @@ def test_answers_keep_the_order_of_the_questions(tokenizer):
     assert [replace(a, chance=0) for a in batched] == [replace(a, chance=0) for a in singles]
     # a batch adds up in another order
     assert [a.chance for a in batched] == pytest.approx([a.chance for a in singles], rel=1e-3)
+
+
+def test_an_answer_does_not_depend_on_the_questions_beside_it(tokenizer):
+    base, _ = load_base(PROJECT / "weights" / "base")  # float32
+    rng = random.Random(0)
+    questions = [
+        "你好",
+        *("请问" + "".join(rng.choices("今天我想去图书馆借书天气怎么样", k=n)) for n in range(3, 119, 5)),
+    ]
+    assert len(questions) == 25 and max(map(len, questions)) >= 115
+    dialogues = [[{"role": "user", "content": question}] for question in questions[:24]]
+    decoding = Decoding(max_new_tokens=16)
+    together = [a.text for a in generate(base, tokenizer, dialogues, decoding)]
+    order = rng.sample(range(24), 24)
+    shuffled = generate(base, tokenizer, [dialogues[i] for i in order], decoding, batch_size=5)
+    assert [a.text for a in shuffled] == [together[i] for i in order]
+    assert [generate(base, tokenizer, [d], decoding)[0].text for d in dialogues] == together

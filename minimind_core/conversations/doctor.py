@@ -17,6 +17,7 @@ from minimind_core.conversations.text_checks import text_problems
 
 LEAK = 0.85  # Jaccard similarity of character 3-grams at which a test question counts as known
 NEAR = 0.95  # similarity from which two questions of one file are taken for one
+KINDS = ("fact", "identity", "unknown", "everyday")  # of the rows that this project draws
 FEWEST = 20  # rows under which nothing can be learnt
 SOON_FORGOTTEN = 10  # exposures under which a fact is hardly ever learned
 BITS_PER_PARAMETER = 1.0  # knowledge that a parameter holds after about 100 exposures (arXiv:2404.05405)
@@ -61,7 +62,13 @@ def examine(
     findings += [*same_findings(path, rows), *near_findings(path, rows), *few_findings(path, rows)]
     if not rows and not findings:
         findings.append(Finding(path, 1, True, "没有任何对话", "请先运行 minimind build-dataset"))
-    return sorted(findings, key=lambda f: f.line)
+    drawn = {line for line, row in rows if is_drawn(row)}
+    return sorted((f for f in findings if f.error or f.line not in drawn), key=lambda f: f.line)
+
+
+def is_drawn(row: Conversation) -> bool:
+    """Whether this project drew the row: it may resemble others, and a question may be typed carelessly."""
+    return row.meta.get("kind") in KINDS
 
 
 def file_findings(path: Path, imported: Imported) -> Iterator[Finding]:
@@ -180,6 +187,7 @@ def leak_findings(test: Path, train: Iterable[Conversation]) -> list[Finding]:
             "请换一种问法",
         )
         for index, _, score in find_leaks([row for _, row in asked], train)
+        if score == 1 or not is_drawn(asked[index][1])  # what is drawn is new as a whole, not in each part
     ]
 
 
