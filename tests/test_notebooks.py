@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from conftest import PROJECT
 
-from minimind_core.reporting.notebooks import hidden_errors
+from minimind_core.reporting.notebooks import execute, hidden_errors
 
 # hidden ones belong to a run that is under way
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[!.]*.ipynb"))
@@ -107,3 +107,31 @@ def test_all_notebooks_run_in_the_smoke_profile_without_network(tmp_path):
         "image/png" in o.get("data", {}) for c in loss.cells if c.cell_type == "code" for o in c.outputs
     )
     assert (scratch / "figures" / "loss.png").exists()
+
+
+def test_a_foreign_kernel_does_not_stop_a_notebook_and_its_widgets_keep_their_state(tmp_path):
+    cells = [
+        nbformat.v4.new_code_cell("N = 1", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import ipywidgets\nipywidgets.HTML(f'第 {N} 个')"),
+    ]
+    kernel = {"name": "py39_new", "display_name": "py39_new", "language": "python"}
+    source, target = tmp_path / "a.ipynb", tmp_path / "b.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), source)
+    execute(source, target, {"N": 2}, tmp_path)
+    saved = nbformat.read(target, as_version=4)
+    states = saved.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    (output,) = saved.cells[-1].outputs
+    shown = output.data["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert states[shown]["state"]["value"] == "第 2 个"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_saved_notebook_has_the_state_of_every_widget_that_it_shows(path):
+    notebook = nbformat.read(path, as_version=4)
+    kept = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    views = [
+        output.data["application/vnd.jupyter.widget-view+json"]["model_id"]
+        for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+        if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    ]  # fmt: skip
+    assert set(views) <= set(kept.get("state", {}))

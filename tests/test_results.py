@@ -6,11 +6,13 @@ import json
 
 import pytest
 from conftest import PROJECT, load_script
+from matplotlib import font_manager
 
 from minimind_core.config import load_workbook
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.scoring import load_results
 from minimind_core.evaluation.suites import suite_labels
+from minimind_core.reporting import figures
 
 
 @pytest.fixture
@@ -65,3 +67,12 @@ def test_model_card_figures_come_from_its_file():
         *(f"{v:.3f}" for v in facts["held_out_bits_per_byte"].values()),
     ):
         assert value in card
+
+
+def test_the_font_is_there_although_matplotlib_has_not_heard_of_it(monkeypatch):
+    known = [entry for entry in font_manager.fontManager.ttflist if entry.name != "Noto Sans SC"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", known)  # as an old font cache has it
+    figures.add_font()
+    assert "Noto" in font_manager.findfont(
+        "Noto Sans SC", fallback_to_default=False, rebuild_if_missing=False
+    )
