@@ -1,11 +1,15 @@
 """The team's own words go into the report as written, and examples that nobody has replaced are noticed."""
 
+from dataclasses import replace
+
 import pytest
 
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.metrics import share_of
 from minimind_core.evaluation.suites import SUITES, suite_labels
+from minimind_core.reporting.document import check_names
 from minimind_core.reporting.figures import scores_figure
+from minimind_core.reporting.glyphs import breakable
 from minimind_core.reporting.sections import SECTIONS, read_section, runs, section_file, unwritten
 
 TEXT = """<!-- 示例 -->
@@ -30,11 +34,48 @@ def test_blocks_keep_order_kind_and_style(tmp_path):
     assert read_section(tmp_path / "missing.md") == [] and runs([]) == []
 
 
-def test_what_the_report_cannot_set_is_refused_with_its_line(tmp_path):
+UNSET = """一段 #set text(red) 和 $x_1$，<不是标签>
+续行 😀 和 𠮷
+
+| 组 | 对 |
+|---|---|
+| 甲 | 1 |
+
+![图](a.png)
+
+> 引用
+
+<b>粗</b> 脚注[^1]
+
+```
+code
+```
+"""
+
+
+def test_what_the_report_cannot_set_is_refused_at_once_with_its_lines(tmp_path):
     path = tmp_path / "a.md"
-    path.write_text("一段\n\n```\ncode\n```\n", encoding="utf-8")
-    with pytest.raises(WorkbookError, match="a.md:3"):
+    path.write_text(UNSET, encoding="utf-8")
+    with pytest.raises(WorkbookError) as caught:
         read_section(path)
+    said = [line.removeprefix(f"{path}:") for line in str(caught.value).split("\n")]
+    expected = {"2": "😀 𠮷", "4": "表格", "8": "图片", "12": "网页标签", "14": "代码块"}
+    for number, what in expected.items():
+        assert any(line.startswith(f"{number}:") and what in line for line in said), (number, said)
+    assert {line.split(":")[0] for line in said} == set(expected) and any("脚注" in line for line in said)
+
+
+def test_very_long_words_may_be_broken_and_nothing_else_changes():
+    address = "https://example.org/" + "a" * 200
+    text = f"短词 {address} 中文" + "很" * 100
+    cut = breakable(text)
+    assert cut.replace("\u200b", "") == text and max(map(len, cut.replace("\u200b", " ").split()[:-1])) <= 24
+
+
+def test_a_name_that_the_cover_cannot_show_is_refused(workbook):
+    with pytest.raises(WorkbookError, match="members 里的 𠮷"):
+        check_names(replace(workbook, members=("壬𠮷", "庚𬭎")))
+    check_names(replace(workbook, members=("O'Neil_#2", "$丁$ @戊", "庚𬭎", "辛䶮", "*癸* [x]<y>")))
 
 
 def test_shipped_sections_can_be_read_and_are_known_as_examples(workbook):

@@ -24,6 +24,7 @@ from minimind_core.files import replacing, write_json
 from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.lora import LoraLinear
 from minimind_core.reporting import figures
+from minimind_core.reporting.glyphs import missing_characters
 from minimind_core.reporting.sections import SECTIONS, read_section, section_file
 from minimind_core.training.run_files import file_sha256, read_metrics, run_folder
 
@@ -133,6 +134,7 @@ def build_report(workbook: Workbook, run: str = "main") -> Path:
     source = workbook.root / "report" / "report.typ"
     if not source.is_file():
         raise WorkbookError(f"{source}: 找不到报告模板。请从仓库恢复这个文件。")
+    check_names(workbook)
     dataset_statistics(workbook)
     data = report_data(workbook, run)
     build_figures(workbook, run)
@@ -154,6 +156,21 @@ def build_report(workbook: Workbook, run: str = "main") -> Path:
     made = {"report_sha256": file_sha256(target), "results": results_digest(workbook)}
     write_json(workbook.results / "report.json", made)
     return target
+
+
+def check_names(workbook: Workbook) -> None:
+    """Refuse names on the cover that the font cannot show."""
+    persona = workbook.persona
+    named = {
+        "[persona] name": persona.name, "[project] team": persona.team, "[project] topic": persona.topic,
+        "[project] course": workbook.course, "[project] members": "".join(workbook.members),
+    }  # fmt: skip
+    for key, text in named.items():
+        if missing := missing_characters(text):
+            raise WorkbookError(
+                f"{workbook.root / 'workbook.toml'}: {key} 里的 {' '.join(missing)} 字体里没有，"
+                "报告上会印成空框。请换成别的写法（例如拼音）。"
+            )
 
 
 def results_digest(workbook: Workbook) -> dict[str, str]:
