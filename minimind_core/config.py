@@ -161,6 +161,9 @@ class Workbook:
     profile: str = "default"
     seed: int = 42
     show_questions: tuple[str, ...] = ()  # the team's own questions for the class
+    class_name: str = ""  # these three stand on the report's cover, where they are given
+    date: str = ""
+    student_ids: tuple[str, ...] = ()  # one for each member, in the same order
 
     @property
     def wordings(self) -> Path:
@@ -215,6 +218,12 @@ def load_workbook(root: Path | None = None) -> Workbook:
         raise WorkbookError(
             f"{path}:{line}: [training] profile 应是 {'、'.join(PROFILES)} 之一，实际为 {training.profile}。"
         )
+    if project.student_ids and len(project.student_ids) != len(project.members):
+        line = line_of(path.read_text(encoding="utf-8-sig"), "project", "student_ids")
+        raise WorkbookError(
+            f"{path}:{line}: [project] student_ids 有 {len(project.student_ids)} 个，成员有 "
+            f"{len(project.members)} 个。请一人写一个，次序相同。"
+        )
     subjects = tuple(project.subjects)
     return Workbook(
         root=root,
@@ -231,4 +240,7 @@ def load_workbook(root: Path | None = None) -> Workbook:
         profile=training.profile,
         seed=training.seed,
         show_questions=tuple(settings.show.questions),
+        class_name=project.class_name,
+        date=project.date,
+        student_ids=tuple(project.student_ids),
     )

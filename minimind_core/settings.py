@@ -49,6 +49,10 @@ class ProjectSection(Section):
     course: Text
     topic: Text
     subjects: Texts
+    # on the cover, where they are given
+    class_name: str = Field("", alias="class")
+    date: str = ""
+    student_ids: list[str] = []
 
 
 class DataSection(Section):

@@ -1,4 +1,4 @@
-"""Run notebooks 01-08 in order through papermill, in place or in a scratch folder.
+"""Run all notebooks in order through papermill, in place or in a scratch folder.
 
     python scripts/run_notebooks.py [--profile smoke|default|full] [--scratch FOLDER] [--only 04 05] [-p
     NAME=VALUE]

@@ -135,9 +135,9 @@ def test_every_notebook_runs_in_jupyterlab(lab, page, name):
     page.set_default_timeout(300_000)
     open_notebook(page, lab, name)
     assert page.evaluate(RUN_ALL) == []
-    if name[:2] in ("05", "06"):
+    if name[:2] in ("06", "07"):
         ask(page, "你叫什么名字呀？", "那是谁做的你？")
-    if name.startswith("06"):
+    if name.startswith("07"):
         page.get_by_text("依据：").last.wait_for(timeout=60_000)
         page.get_by_role("button", name="部分对").click()
         page.get_by_text("已记录：部分对").wait_for(timeout=30_000)

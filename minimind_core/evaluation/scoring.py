@@ -186,7 +186,7 @@ def load_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
             results[path.stem.removeprefix("run_")] = result
     if not results:
         raise WorkbookError(
-            f"{workbook.results}: 还没有这份数据的测试结果。请先运行 minimind evaluate 或笔记本 05、06。"
+            f"{workbook.results}: 还没有这份数据的测试结果。请先运行 minimind evaluate 或笔记本 06、07。"
         )
     return dict(
         sorted(

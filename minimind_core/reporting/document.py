@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pylopdf_fonts_zh_cn
 import typst
 
+from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.mixing import FILES, PARTS, dataset_file, exposures
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.quiz import read_quiz
-from minimind_core.evaluation.scoring import load_results, score_columns
+from minimind_core.evaluation.scoring import load_results, score_columns, traced
 from minimind_core.evaluation.suites import KNOWN, SUITES, suite_labels, suites_with_questions
 from minimind_core.files import replacing, write_json
 from minimind_core.inference.decoding import Decoding
-from minimind_core.modeling.lora import LoraLinear
 from minimind_core.reporting import figures
 from minimind_core.reporting.glyphs import missing_characters
 from minimind_core.reporting.sections import SECTIONS, read_section, section_file
@@ -40,10 +40,15 @@ def dataset_statistics(workbook: Workbook) -> dict[str, Any]:
     splits = {name: read_conversations(dataset_file(workbook, name)) for name in FILES}
     seen = exposures(splits["train"])
     attributes = Counter(attribute for _, attribute in seen)
+    facts = read_facts(workbook.facts)
+    dates = [fact.retrieved for fact in facts]
     statistics = {
         "rows": {name: len(rows) for name, rows in splits.items()},
         "facts": len(seen),
         "attributes": dict(attributes.most_common()),
+        "subjects": len({fact.subject for fact in facts}),
+        "sites": len({urlsplit(fact.source_url).netloc for fact in facts}),
+        "retrieved": [min(dates), max(dates)],
         "kinds": dict(Counter(row.meta.get("kind", "") for row in splits["train"])),
         "exposures_per_epoch": {
             "least": min(seen.values(), default=0),
@@ -69,6 +74,33 @@ def sample_rows(workbook: Workbook) -> list[dict[str, str]]:
         for kind in PARTS
         if kind in rows
     ]
+
+
+def journey(workbook: Workbook) -> dict[str, Any]:
+    """One fact and the first questions that are drawn from it."""
+    rows = [
+        row for row in read_conversations(dataset_file(workbook, "qa_train"))
+        if len(row.conversations) == 2 and row.meta.get("way") in ("ask", "keywords", "confirm")
+    ]  # fmt: skip
+    first = next(row for row in rows if row.meta["way"] == "ask")
+    key = (first.meta["subject"], first.meta["attribute"])
+    fact = next(f for f in read_facts(workbook.facts) if (f.subject, f.attribute) == key)
+    drawn = [row for row in rows if (row.meta["subject"], row.meta["attribute"]) == key]
+    return {
+        "fact": ",".join(dataclasses.astuple(fact)),
+        "drawn": [{"question": row.question, "answer": row.answer} for row in drawn[:4]],
+        "line": json.dumps({"conversations": first.messages}, ensure_ascii=False),
+    }
+
+
+def shown_in_class(workbook: Workbook, run: str) -> list[dict[str, Any]]:
+    """The class's questions with the run's answers, as notebook 07 has kept them for these data."""
+    path = workbook.results / "show.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    same = ("facts_sha256", "base_sha256")
+    origin = traced(workbook)
+    fits = kept.get("run") == run and all(kept["made_from"][key] == origin[key] for key in same)
+    return kept["answers"] if fits else []
 
 
 def examples(result: dict[str, Any], suites: Sequence[str], right: bool, count: int) -> list[dict[str, Any]]:
@@ -101,10 +133,16 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
     return {
         "persona": {"name": persona.name, "scope": persona.scope, "topic": persona.topic},
         "team": persona.team, "members": list(workbook.members), "course": workbook.course,
+        "class_name": workbook.class_name, "date": workbook.date, "student_ids": list(workbook.student_ids),
+        "journey": journey(workbook), "show": shown_in_class(workbook, run),
         "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
         "samples": sample_rows(workbook), "run": result["run"], "subjects": list(workbook.subjects),
         "suites": suites_with_questions([result["scores"]], suite_labels()), "known": list(KNOWN),
-        "results": score_columns(results, ("base", "lookup", "rules", run)), "scores": result["scores"],
+        "results": {
+            "微调后" + label.removeprefix(run) if label.startswith(run) else label: scores
+            for label, scores in score_columns(results, ("base", "lookup", "rules", run)).items()
+        },
+        "scores": result["scores"],
         "checked": result.get("checked_scores", result["scores"]), "details": result["details"],
         "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
@@ -112,7 +150,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "mistakes": examples(result, KNOWN, False, 2)[:6],
         "declined": examples(result, declines, True, 1) + examples(result, declines, False, 1),
         "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
-        "decoding": dataclasses.asdict(Decoding()), "code": inspect.getsource(LoraLinear),
+        "decoding": dataclasses.asdict(Decoding()),
     }  # fmt: skip
 
 

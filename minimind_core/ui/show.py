@@ -19,7 +19,8 @@ from minimind_core.collection.facts import Fact
 from minimind_core.config import Workbook
 from minimind_core.evaluation.baselines import Rules
 from minimind_core.evaluation.metrics import is_right
-from minimind_core.files import write_text
+from minimind_core.evaluation.scoring import traced
+from minimind_core.files import write_json, write_text
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.claims import claim_check
 from minimind_core.inference.decoding import Decoding
@@ -47,15 +48,22 @@ class Basis:
             return None
         return is_right(answer, self.fact.value, subject=self.fact.subject)
 
+    def source(self) -> str:
+        """The fact, or where else the answer should come from."""
+        if self.identity:
+            return f"身份设定 · {self.identity}"
+        if self.fact is None:
+            return "事实表里没有这一条" if self.subject else "事实表里没有提到的对象或话题"
+        return f"{self.fact.subject} · {self.fact.attribute} · {self.fact.value}"
+
     def line(self, answer: str) -> str:
         """What is shown below an answer."""
+        told = f"依据：{self.source()}"
         if self.identity:
-            return f"依据：身份设定 · {self.identity}"
+            return told
         if self.fact is None:
-            known = "事实表里没有这一条" if self.subject else "事实表里没有提到的对象或话题"
-            return f"依据：{known}，模型应当说不知道（日常的话除外）。"
-        sign = "✓ 与事实一致" if self.matches(answer) else "✗ 与事实不符"
-        return f"依据：{self.fact.subject} · {self.fact.attribute} · {self.fact.value}　{sign}"
+            return f"{told}，模型应当说不知道（日常的话除外）。"
+        return told + ("　✓ 与事实一致" if self.matches(answer) else "　✗ 与事实不符")
 
 
 class ClassShow(ChatPanel):
@@ -139,6 +147,18 @@ class ClassShow(ChatPanel):
         for button in self.verdicts:
             button.disabled = False
         return answer
+
+    def ask_all(self, questions: Sequence[str]) -> list[Answer]:
+        """Answer the class's questions and keep answers and facts in report/results/show.json."""
+        answers = super().ask_all(questions)
+        rows = []
+        for question, answer in zip(questions, answers, strict=True):
+            basis = self.basis([question], answer.text)
+            row = {"question": question, "answer": answer.text, "basis": basis.source()}
+            rows.append(row | {"matches": basis.matches(answer.text)})
+        kept = {"run": self.run.value, "made_from": traced(self.workbook), "answers": rows}
+        write_json(self.workbook.results / "show.json", kept)
+        return answers
 
     def record(self, verdict: str) -> None:
         """Append the last answer with its verdict to report/results/class_show.csv."""

@@ -252,7 +252,7 @@ class ChatPanel:
         self.messages.append({"role": "assistant", "content": answer.text})
         return answer
 
-    def ask_all(self, questions: Sequence[str]) -> None:
+    def ask_all(self, questions: Sequence[str]) -> list[Answer]:
         """Answer several questions, each for itself, for a notebook that runs without a person."""
         dialogues = [[{"role": "user", "content": question}] for question in questions]
         answers = self.assistant(self.run.value).answer_all(dialogues)
@@ -260,6 +260,7 @@ class ChatPanel:
             self.messages += [*dialogue, {"role": "assistant", "content": answer.text}]
         self.log.value = transcript(self.messages)
         self.messages.clear()  # they were no dialogue: the next question begins one
+        return answers
 
     def clear(self) -> None:
         """Forget the dialogue."""
