@@ -160,6 +160,11 @@ def add_talk_verbs(verb: Verb) -> None:
     sub.add_argument("--port", type=int, default=8866, help="端口（默认 8866）")
     sub.add_argument("--no-browser", action="store_true", help="不自动打开浏览器")
 
+    sub = verb("serve", "serve", "OpenAI 兼容的接口，给 Open WebUI、Chatbox 等程序用")
+    sub.add_argument("--host", default="127.0.0.1", help="地址（默认只有本机能连）")
+    sub.add_argument("--port", type=int, default=8000, help="端口（默认 8000）")
+    sub.add_argument("--api-key", default="", metavar="KEY", help="要求客户端出示这个密钥")
+
 
 def add_exchange_verbs(verb: Verb) -> None:
     """Verbs that take and give weights."""
