@@ -304,7 +304,7 @@ def test_a_topic_adds_texts_of_its_own_in_its_folder(workbook):
     assert "替我磨墨" in asked["unknown"] and "印章刻了什么字" in asked["unknown"]
     assert any(row.answer == "没听说过，不知道。" for row in splits["unknown"])
     (workbook.texts / "persona.toml").write_text("[name", encoding="utf-8")
-    with pytest.raises(WorkbookError, match="persona.toml: 格式错误"):
+    with pytest.raises(WorkbookError, match="persona.toml:1: 格式不对"):
         mixing.build_splits(workbook)
 
 

@@ -35,14 +35,21 @@ def bare(name: str) -> str:
     return name.strip("《》")
 
 
+def is_person(subject: str) -> bool:
+    """Whether a subject looks like somebody's Chinese name."""
+    table = data_table("unknown")
+    known = subject[0] in table["surnames"] and subject[-1] not in table["thing_endings"]
+    return known and 2 <= len(subject) <= 4
+
+
 def given_names(subjects: Iterable[str]) -> dict[str, str]:
     """Given names of people of three characters, which fans use alone: 杰伦 of 周杰伦.
 
     Left out where another person's name contains it.
     """
-    people = [subject for subject in dict.fromkeys(subjects) if not is_title(subject)]
-    long = [name for name in people if len(name) == 3 and name[0] in data_table("unknown")["surnames"]]
-    return {name: name[1:] for name in long if sum(name[1:] in other for other in people) == 1}
+    named = [subject for subject in dict.fromkeys(subjects) if not is_title(subject)]
+    long = [name for name in named if len(name) == 3 and is_person(name)]
+    return {name: name[1:] for name in long if sum(name[1:] in other for other in named) == 1}
 
 
 class Phrasing:
@@ -125,19 +132,13 @@ class Phrasing:
             owner = self.rng.choice(list(owners.values())) if owned else ""
             return self.rng.choice(self.owned).replace("{o}", owner).replace("{s}", name) if owner else name
         alias = self.aliases.get(subject)
-        if self.rng.random() < FAMILIAR and self.is_person(subject):
+        if self.rng.random() < FAMILIAR and is_person(subject):
             return self.rng.choice(self.familiar).replace("{s}", subject).replace("{l}", subject[-1])
         if subject in self.given and self.rng.random() < SHORT:
             return self.given[subject]
         if not alias or self.rng.random() >= ALIAS:
             return subject
         return self.rng.choice((alias, alias, alias.lower(), alias.split()[0] + subject))
-
-    def is_person(self, subject: str) -> bool:
-        """Whether a subject looks like somebody's name."""
-        table = data_table("unknown")
-        known = subject[0] in table["surnames"] and subject[-1] not in table["thing_endings"]
-        return known and 2 <= len(subject) <= 4
 
     def value(self, value: str) -> str:
         """A value as people type it."""
@@ -165,7 +166,7 @@ class Phrasing:
         """A word that stands for the fact's subject."""
         own = self.book[fact.attribute].pronouns
         return self.rng.choice(
-            own or self.general["pronouns"]["person" if self.is_person(fact.subject) else "thing"]
+            own or self.general["pronouns"]["person" if is_person(fact.subject) else "thing"]
         )
 
     def question(self, fact: Fact, way: str, name: str | None = None) -> str:

@@ -14,7 +14,7 @@ from itertools import count
 from minimind_core.collection.facts import Fact
 from minimind_core.conversations.identity import Refusals
 from minimind_core.conversations.material import Material
-from minimind_core.conversations.phrasing import Pair, bare, is_title
+from minimind_core.conversations.phrasing import Pair, bare, is_person, is_title
 from minimind_core.conversations.schema import Conversation
 from minimind_core.conversations.space import Space, converse
 from minimind_core.conversations.wordings import Wordings, fill, wordings_of
@@ -50,7 +50,7 @@ class Unknown:
         """Whether a subject is a work, a person or some other thing, by the look of its name."""
         if is_title(subject):
             return "work"
-        return "person" if self.space.is_person(subject) else "thing"
+        return "person" if is_person(subject) else "thing"
 
     # ---- unknown subjects
 

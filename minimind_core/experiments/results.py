@@ -52,7 +52,14 @@ def finished(workbook: Workbook, experiment: Experiment, size: str = "default") 
     """The kept result, if it was made with these very settings."""
     path = result_file(workbook, experiment.name, size)
     result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return result if result.get("content_hash") == content_hash(workbook, sized(experiment, size)) else None
+    return result if still_holds(workbook, experiment, result) else None
+
+
+def still_holds(workbook: Workbook, experiment: Experiment, result: dict[str, Any]) -> bool:
+    """Whether a result was made with the experiment's present settings and data."""
+    if not result:
+        return False
+    return result["content_hash"] == content_hash(workbook, sized(experiment, result["size"]))
 
 
 def load_experiment_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
@@ -68,7 +75,7 @@ def load_experiment_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
         result = json.loads(path.read_text(encoding="utf-8"))
         item = defined.get(result["name"])
         same_base = result["group"] == "ground" or result["run"]["base_sha256"] == base
-        if finished(workbook, item, result["size"]) if item else same_base:
+        if still_holds(workbook, item, result) if item else same_base:
             found[path.stem] = result
     return dict(sorted(found.items(), key=lambda pair: (place.get(pair[0], len(place)), pair[0])))
 
