@@ -123,6 +123,7 @@ def test_answers_keep_the_order_of_the_questions(tokenizer):
     assert [a.chance for a in batched] == pytest.approx([a.chance for a in singles], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_an_answer_does_not_depend_on_the_questions_beside_it(tokenizer):
     base, _ = load_base(PROJECT / "weights" / "base")  # float32
     rng = random.Random(0)

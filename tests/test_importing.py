@@ -5,7 +5,7 @@ import zipfile
 
 import openpyxl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimind_core.cli import main
@@ -82,6 +82,7 @@ def test_every_format_has_a_writer_here():
 
 
 @pytest.mark.parametrize("name", WRITERS)
+@settings(max_examples=25)
 @given(
     rows=st.lists(dialogues, min_size=1, max_size=4), array=st.booleans(), indent=st.sampled_from([None, 2])
 )
@@ -122,6 +123,7 @@ ARRAY = json.dumps([{"conversations": chat([pair])} for pair in PAIRS], ensure_a
     ("cr.jsonl", JSONL.replace("\n", "\r").encode(), ""),
     ("array.jsonl", ARRAY.encode(), "JSON 数组"),
     ("array_one_line.json", json.dumps(json.loads(ARRAY)).encode(), "JSON 数组"),
+    ("no_brackets.jsonl", JSONL.strip().replace("\n", ",\n").encode(), "没有方括号"),
     ("held.json", json.dumps({"version": 1, "data": json.loads(ARRAY)}).encode(), "data"),
     ("held_pretty.json", json.dumps({"train": json.loads(ARRAY)}, indent=2).encode(), "train"),
     ("pretty.jsonl", "\n".join(json.dumps(r, indent=2) for r in json.loads(ARRAY)).encode(), "分成多行"),
@@ -241,6 +243,13 @@ def test_every_line_that_cannot_be_used_says_why(tmp_path):
             assert any(part in said.get(number, "") for part in reason.split("|")), (text, said.get(number))
         number += text.count("\n") + 1
     assert all(any("\u4e00" <= letter <= "\u9fff" for letter in what) for what in said.values())
+
+
+def test_one_fault_of_the_whole_file_is_one_finding(tmp_path):
+    path = tmp_path / "python.jsonl"
+    path.write_text("\n".join(str({"conversations": chat([pair])}) for pair in PAIRS * 9), encoding="utf-8")
+    (finding,) = doctor.examine(path)
+    assert "单引号" in finding.what and "共 27 处" in finding.what and finding.line == 1
 
 
 def test_a_broken_place_of_an_array_costs_no_other_row(tmp_path):

@@ -378,6 +378,7 @@ def trained(workbook):
     return workbook
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", exporting.FORMATS)
 def test_an_export_is_the_same_twice_and_leaves_the_base_alone(trained, form):
     base = {path: path.read_bytes() for path in (trained.base).iterdir()}

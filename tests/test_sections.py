@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from minimind_core.config import STOCK_LORA, LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.metrics import share_of
 from minimind_core.evaluation.suites import SUITES, suite_labels
 from minimind_core.reporting.document import check_names
+from minimind_core.reporting.drawings import architecture_figure
 from minimind_core.reporting.figures import scores_figure
 from minimind_core.reporting.glyphs import breakable
 from minimind_core.reporting.sections import SECTIONS, read_section, runs, section_file, unwritten
@@ -92,3 +94,11 @@ def test_figures_and_tables_name_no_topic_of_their_own():
         for text in scores_figure({"main": column, "main + 核对": column}).axes[0].get_xticklabels()
     ]
     assert labels == list(suite_labels().values()) and not any("音乐" in label for label in labels)
+
+
+def test_the_network_is_drawn_with_a_star_where_an_adapter_is():
+    def words(lora):
+        return " ".join(text.get_text() for text in architecture_figure(ModelConfig(), lora).axes[0].texts)
+
+    assert "q*、k、v、o*" in words(STOCK_LORA) and "gate、up、down" in words(STOCK_LORA)
+    assert "down*" in words(LoraConfig()) and "× 8 层" in words(LoraConfig())

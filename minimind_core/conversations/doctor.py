@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from minimind_core.conversations.broken import Broken
 from minimind_core.conversations.importing import Imported, import_file
 from minimind_core.conversations.schema import Conversation, iterate_conversations
 from minimind_core.conversations.similarity import jaccard, near_duplicates, repetitions, shingles
@@ -18,6 +19,7 @@ from minimind_core.conversations.text_checks import text_problems
 LEAK = 0.85  # Jaccard similarity of character 3-grams at which a test question counts as known
 NEAR = 0.95  # similarity from which two questions of one file are taken for one
 KINDS = ("fact", "identity", "unknown", "everyday")  # of the rows that this project draws
+MANY = 5  # places with the same fault from which it may be one of the whole file
 FEWEST = 20  # rows under which nothing can be learnt
 SOON_FORGOTTEN = 10  # exposures under which a fact is hardly ever learned
 BITS_PER_PARAMETER = 1.0  # knowledge that a parameter holds after about 100 exposures (arXiv:2404.05405)
@@ -51,7 +53,7 @@ def examine(
     rows = [(row.line, row.conversation) for row in imported.rows]
     findings = [
         *file_findings(path, imported),
-        *(Finding(path, broken.line, True, broken.what, broken.remedy) for broken in imported.problems),
+        *broken_findings(path, imported),
         *(Finding(path, line, *problem) for line, row in rows for problem in text_problems(row, own)),
     ]
     lengths = count_tokens([row for _, row in rows]) if count_tokens and rows else ()
@@ -82,6 +84,19 @@ def file_findings(path: Path, imported: Imported) -> Iterator[Finding]:
     for change, lines in imported.changes.items():
         more = f"（第 {'、'.join(map(str, lines[:8]))}{' …' if lines[8:] else ''} 行）" if lines[1:] else ""
         yield Finding(path, lines[0], change.spoils, change.what + more, fix)
+
+
+def broken_findings(path: Path, imported: Imported) -> Iterator[Finding]:
+    """Places that cannot be used; one reason that holds for most of the file is said once."""
+    alike: dict[str, list[Broken]] = {}
+    for broken in imported.problems:
+        alike.setdefault(broken.what, []).append(broken)
+    places = len(imported.rows) + len(imported.problems)
+    for what, found in alike.items():
+        whole = len(found) > MANY and len(found) > places / 2
+        for broken in found[:1] if whole else found:
+            more = f"（共 {len(found)} 处）" if whole else ""
+            yield Finding(path, broken.line, True, what + more, broken.remedy)
 
 
 def few_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> Iterator[Finding]:

@@ -135,11 +135,16 @@ def json_records(text: str, first: str, rest: str) -> Parts:
     if alone and rest.strip():
         return "JSONL", list(line_records(text))
     whole, value = (alone, value) if alone else parses(text)
-    if whole:
-        return whole_value(text, value, alone)
+    return whole_value(text, value, alone) if whole else broken_value(text, first)
+
+
+def broken_value(text: str, first: str) -> Parts:
+    """Records of a text that is no single JSON value, or one with a mistake in it."""
     start = len(text) - len(text.lstrip())
     if text[start] == "[":
         return "JSON 数组", list(walk(text, start + 1))
+    if is_bare_array(text):
+        return "没有方括号的 JSON 数组", list(walk(text, start))
     if held := HOLDER.match(text, start):
         return f"装着列表的 JSON（{held[1]}）", list(walk(text, held.end()))
     if re.match(r'\{\s*"', text[start:]) and first.strip() == "{" or opens_object(text, start):
@@ -147,14 +152,22 @@ def json_records(text: str, first: str, rest: str) -> Parts:
     return "JSONL", list(line_records(text))
 
 
+def is_bare_array(text: str) -> bool:
+    """Whether every line but the last ends with a comma: an array that has lost its brackets."""
+    lines = [line.rstrip() for line in text.split("\n") if line.strip()]
+    return len(lines) > 1 and all(line.endswith("},") and parses(line[:-1])[0] for line in lines[:-1])
+
+
 def whole_value(text: str, value: Any, alone: bool) -> Parts:
     """Records of a file that is one JSON value; `alone` if it stands on one line."""
     if isinstance(value, list) and not (value and all(map(is_turn, value))):
         return "JSON 数组", list(walk(text, text.index("[") + 1))
-    if isinstance(value, dict):
-        held = [name for name, items in value.items() if is_list_of_objects(items)]
-        if len(held) == 1 and not re.fullmatch(ROW_KEYS, held[0]):
-            return f"装着列表的 JSON（{held[0]}）", [Record(1, item) for item in value[held[0]]]
+    if held := HOLDER.match(text, len(text) - len(text.lstrip())):
+        return f"装着列表的 JSON（{held[1]}）", list(walk(text, held.end()))
+    if isinstance(value, dict):  # the list stands behind other fields: its items have no line of their own
+        lists = [name for name, items in value.items() if is_list_of_objects(items)]
+        if len(lists) == 1 and not re.fullmatch(ROW_KEYS, lists[0]):
+            return f"装着列表的 JSON（{lists[0]}）", [Record(1, item) for item in value[lists[0]]]
     if alone:
         return "JSONL", [Record(1, value, text.strip())]
     return "分成多行写的 JSON", [Record(1, value)]

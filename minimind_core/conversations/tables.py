@@ -18,18 +18,9 @@ from minimind_core.errors import WorkbookError
 ASKED = re.compile(r"\s*(?:\d+[.、)]\s*)?(?:问题?|提问|用户|[Qq]|[Qq]uestion)\s*\d*\s*[:：]\s*(.*)")
 ANSWERED = re.compile(r"\s*(?:\d+[.、)]\s*)?(?:答案?|回答|助手|[Aa]|[Aa]nswer)\s*\d*\s*[:：]\s*(.*)")
 QUESTION_HEADS = (
-    "question",
-    "q",
-    "问",
-    "问题",
-    "提问",
-    "query",
-    "prompt",
-    "instruction",
-    "指令",
-    "user",
+    "question", "q", "问", "问题", "提问", "query", "prompt", "instruction", "指令", "input", "输入", "user",
     "用户",
-)
+)  # fmt: skip
 ANSWER_HEADS = (
     "answer", "a", "答", "答案", "回答", "回复", "response", "completion", "output", "输出", "assistant",
     "助手",

@@ -23,7 +23,10 @@ from minimind_core.evaluation.scoring import load_results, score_columns, traced
 from minimind_core.evaluation.suites import KNOWN, SUITES, suite_labels, suites_with_questions
 from minimind_core.files import replacing, write_json
 from minimind_core.inference.decoding import Decoding
+from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.lora import adapter_config
 from minimind_core.reporting import figures
+from minimind_core.reporting.drawings import architecture_figure
 from minimind_core.reporting.glyphs import missing_characters
 from minimind_core.reporting.sections import SECTIONS, read_section, section_file
 from minimind_core.training.run_files import file_sha256, read_metrics, run_folder
@@ -160,10 +163,14 @@ def build_figures(workbook: Workbook, run: str) -> list[Path]:
     loss = figures.loss_figure(read_metrics(folder / "metrics.csv"), read_quiz(folder))
     columns = score_columns(load_results(workbook), ("base", "lookup", "rules", run))
     rows = read_conversations(dataset_file(workbook, "train"))
+    network = architecture_figure(
+        load_base(workbook.base)[0].config, adapter_config(folder / "adapter.safetensors")
+    )
     return [
         figures.save_figure(loss, workbook, "loss"),
         figures.save_figure(figures.scores_figure(columns), workbook, "scores"),
         figures.save_figure(figures.dataset_figure(rows), workbook, "dataset"),
+        figures.save_figure(network, workbook, "architecture"),
     ]
 
 

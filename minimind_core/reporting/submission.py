@@ -30,7 +30,8 @@ CODE = (
 )  # fmt: skip
 OWN = (
     "report/report.typ", "report/original_runs.json", "report/sections", "report/INSTALL.md",
-    "report/COMMANDS.md", "report/GLOSSARY.md", "report/LOG.md", "report/RESULTS.md", "report/RESULTS_en.md",
+    "report/COMMANDS.md", "report/SHOW.md", "report/GLOSSARY.md", "report/LOG.md",
+    "report/RESULTS.md", "report/RESULTS_en.md",
     "figures", "workbook.toml",
 )  # fmt: skip
 SKIPPED = ("__pycache__", ".ipynb_checkpoints", "raw")  # dataset/raw holds other people's text
