@@ -9,8 +9,8 @@ from conftest import PROJECT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimind_core.conversations.doctor import FOREIGN
 from minimind_core.conversations.schema import dialogue
+from minimind_core.conversations.text_checks import FOREIGN
 from minimind_core.evaluation import base_quality
 from minimind_core.evaluation.baselines import Lookup
 from minimind_core.evaluation.metrics import mcnemar

@@ -342,6 +342,7 @@ def test_a_dialogue_without_a_question_is_refused(project, capsys, line):
     assert f"{path}:1:" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_may_not_be_handed_in_is_refused_with_the_reasons(trained, capsys):
     assert run(trained, "evaluate") == 0 and run(trained, "report") == 0
     assert run(trained, "submit") == 2 and "占位" in capsys.readouterr().err

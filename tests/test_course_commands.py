@@ -85,6 +85,7 @@ def test_a_name_that_was_never_trained_is_no_key_error(course):
     assert "never" in said and "现有：None" in said and "KeyError" not in said
 
 
+@pytest.mark.slow
 def test_the_commands_work_from_the_projects_own_folder_and_find_runs(course):
     foreign = course.root / "rows.json"  # another program's format
     foreign.write_text(

@@ -72,6 +72,7 @@ def test_model_card_figures_come_from_its_file():
 def test_the_font_is_there_although_matplotlib_has_not_heard_of_it(monkeypatch):
     known = [entry for entry in font_manager.fontManager.ttflist if entry.name != "Noto Sans SC"]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", known)  # as an old font cache has it
+    figures.add_font.cache_clear()
     figures.add_font()
     assert "Noto" in font_manager.findfont(
         "Noto Sans SC", fallback_to_default=False, rebuild_if_missing=False

@@ -115,9 +115,9 @@ def read_request(body: bytes) -> ChatRequest:
 
 
 def cut(text: str, stops: list[str]) -> tuple[str, bool]:
-    """The text before the first stop, and whether there was one."""
-    places = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return (text[: min(places)], True) if places else (text, False)
+    """The text before the stop that is whole first, and whether there was one; as a growing text shows it."""
+    places = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
+    return (text[: min(places)[1]], True) if places else (text, False)
 
 
 def held_back(text: str, stops: list[str]) -> int:
