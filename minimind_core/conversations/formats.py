@@ -168,16 +168,19 @@ FORMATS: dict[str, Format] = {
     "input/output": Format(has("input", "output"), pair("input", "output")),
     "user/assistant": Format(has("user", "assistant"), pair("user", "assistant")),
 }
-FIELDS = (
-    "conversations",
-    "messages",
-    "instruction",
-    "output",
-    "query",
-    "response",
-    "question",
-    "answer",
-    "prompt",
+# fields whose misspelling is recognised
+FIELDS = tuple(
+    [
+        "conversations",
+        "messages",
+        "instruction",
+        "output",
+        "query",
+        "response",
+        "question",
+        "answer",
+        "prompt",
+    ]
 )
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from minimind_core.conversations.broken import Broken, Record
 from minimind_core.conversations.formats import convert
-from minimind_core.conversations.messages import Change, Unusable
+from minimind_core.conversations.messages import MARKED, Change, Unusable
 from minimind_core.conversations.schema import Conversation, iterate_conversations
 from minimind_core.conversations.sources import Source, read_source
 from minimind_core.errors import WorkbookError
@@ -70,7 +70,7 @@ def parse_native(text: str) -> Conversation | None:
 
 def may_think(row: Conversation) -> bool:
     """Whether an answer may hold reasoning, which is not taught."""
-    return any("think" in turn.content or "<answer>" in turn.content for turn in row.conversations)
+    return any(MARKED.search(turn.content) for turn in row.conversations)
 
 
 def import_record(record: Record) -> Row | Broken:

@@ -23,6 +23,7 @@ THINKING = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 OPENED = re.compile(r"\s*<(?:think|thinking|thought|reasoning)>", re.IGNORECASE)
+MARKED = re.compile(r"</?(?:think|thinking|thought|reasoning|answer)>", re.IGNORECASE)
 WRAPPED = re.compile(r"\s*<answer>\s*(.*?)\s*</answer>\s*", re.DOTALL | re.IGNORECASE)
 
 
@@ -73,7 +74,7 @@ def add_turns(draft: Draft, turns: Sequence[Any]) -> None:
             if value and name == "reasoning_content":
                 draft.changes.append(Change("有思考过程（reasoning_content），转换时去掉", lossy=True))
             elif value not in (None, "", [], {}, False):
-                draft.changes.append(Change(f"消息里的附加字段 {name} ，转换时不保留", lossy=True))
+                draft.changes.append(Change(f"消息里的附加字段 {name}，转换时不保留", lossy=True))
 
 
 def known_role(role: Any) -> str:

@@ -11,13 +11,12 @@ from typing import Any
 
 from minimind_core.conversations.broken import Broken, Record, explain_broken, read_wrapped
 from minimind_core.conversations.tables import (
-    ANSWER_HEADS,
     ASKED,
-    QUESTION_HEADS,
     cells,
     dialogue_text,
     excel_records,
     is_excel,
+    names_columns,
     table_records,
 )
 from minimind_core.errors import WorkbookError
@@ -123,8 +122,7 @@ def take_apart(path: Path, text: str) -> Parts:
     lines = text.split("\n")
     if any(map(ASKED.match, lines)) and not any(line.lstrip().startswith("{") for line in lines):
         return "问答文字", list(dialogue_text(lines))
-    heads = cells(first.strip())
-    if any(h in QUESTION_HEADS for h in heads) and any(h in ANSWER_HEADS for h in heads):
+    if names_columns(cells(first.strip())):
         return table_records(text)
     return "JSONL", list(line_records(text))
 

@@ -13,18 +13,19 @@ from typing import Any
 import openpyxl
 
 from minimind_core.conversations.broken import Broken, Record
+from minimind_core.conversations.formats import KEYS
 from minimind_core.errors import WorkbookError
 
 ASKED = re.compile(r"\s*(?:\d+[.、)]\s*)?(?:问题?|提问|用户|[Qq]|[Qq]uestion)\s*\d*\s*[:：]\s*(.*)")
 ANSWERED = re.compile(r"\s*(?:\d+[.、)]\s*)?(?:答案?|回答|助手|[Aa]|[Aa]nswer)\s*\d*\s*[:：]\s*(.*)")
-QUESTION_HEADS = (
-    "question", "q", "问", "问题", "提问", "query", "prompt", "instruction", "指令", "input", "输入", "user",
-    "用户",
-)  # fmt: skip
-ANSWER_HEADS = (
-    "answer", "a", "答", "答案", "回答", "回复", "response", "completion", "output", "输出", "assistant",
-    "助手",
-)  # fmt: skip
+QUESTION_HEADS = {"question", "query", "prompt", "instruction", "input", "user"}
+ANSWER_HEADS = {"answer", "response", "completion", "output", "assistant"}
+
+
+def names_columns(heads: Sequence[str]) -> bool:
+    """Whether a table's first row names a column of questions and one of answers, in English or Chinese."""
+    known = {KEYS.get(head, head) for head in heads}
+    return bool(known & QUESTION_HEADS) and bool(known & ANSWER_HEADS)
 
 
 def is_excel(path: Path, raw: bytes) -> bool:
@@ -91,7 +92,7 @@ def named_columns(rows: Sequence[tuple[int, list[str]]]) -> Iterator[Record | Br
         return
     line, first = rows[0]
     heads = [cell.strip().lower().strip("\ufeff") for cell in first]
-    named = any(h in QUESTION_HEADS for h in heads) and any(h in ANSWER_HEADS for h in heads)
+    named = names_columns(heads)
     if not named and len(first) != 2:
         yield Broken(
             line, f"表有 {len(first)} 列，认不出哪列是问、哪列是答", "请把第一行写成 question,answer"

@@ -34,6 +34,8 @@ PLACEHOLDER = re.compile(
     rf"|[\[【](?:你的|你们的|我的|填写|请填写)?(?:{NAMED})[\]】]|(?<![A-Za-z])_{{3,}}(?![A-Za-z])"
 )
 SPECIAL = re.compile(r"<\|[a-z_]+\|>")
+CUT_OFF = re.compile(r"[，、,：:；;（(《“]$")
+IN_CODE = (MARKUP, PLACEHOLDER, NOTE, CUT_OFF)  # in program text these are no faults
 
 # What is looked for in each text: pattern, only in answers, error, what, remedy.
 TEXT_CHECKS: tuple[tuple[re.Pattern, bool, bool, str, str], ...] = (
@@ -53,14 +55,8 @@ TEXT_CHECKS: tuple[tuple[re.Pattern, bool, bool, str, str], ...] = (
     (re.compile(r"https?://|www\."), True, False, "回答里有网址，小模型记不住", "请删去网址"),
     (re.compile(r"^\s|\s$"), False, False, "开头或结尾有空白", "请删去空白"),
     (re.compile(r"(.{2,}?)\1{2,}"), True, False, "回答自己在重复", "请删去重复的部分，否则模型会学着复读"),
-    (re.compile(r"[，、,：:；;（(《“]$"), True, False, "回答像是被截断的", "请补全"),
+    (CUT_OFF, True, False, "回答像是被截断的", "请补全"),
     (FOREIGN, True, True, "出现了别的助手或公司", "请改成你们自己的身份"),
-)
-
-
-# in program text these are no faults
-IN_CODE = tuple(
-    check[0] for check in TEXT_CHECKS if check[3].startswith(("含有网页", "含有没填", "含有百科", "回答像是"))
 )
 
 

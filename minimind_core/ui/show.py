@@ -25,7 +25,6 @@ from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.claims import claim_check
 from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.generation import Answer
-from minimind_core.texts import normalize
 from minimind_core.ui.widgets import NARROW, WRAPPING, ChatPanel, Panel
 
 COLUMNS = ("time", "asked_by", "question", "run", "answer", "fact", "matches", "verdict")
@@ -112,13 +111,18 @@ class ClassShow(ChatPanel):
         self.rules = Rules(workbook)  # finds what a question is about
         self.check = claim_check(workbook)  # finds what an answer states
 
+    def allow_verdicts(self, allowed: bool) -> None:
+        """Open or close the verdict buttons."""
+        for button in self.verdicts:
+            button.disabled = not allowed
+
     def basis(self, questions: Sequence[str], answer: str) -> Basis:
         """The fact that the dialogue asks for, or the one that the answer states; or who the model is."""
         subject, fact = self.rules.find(questions)
         if fact is not None and is_right(answer, fact.value, subject=fact.subject):
             return Basis(fact, subject)
         stated = [self.rules.facts.get((s, a)) for s, a, _ in self.check.claims(answer)]
-        about = [f for f in self.rules.facts.values() if normalize(f.subject) == normalize(subject)]
+        about = [f for (name, _), f in self.rules.facts.items() if name == subject]
         stated += [f for f in about if is_right(answer, f.value, subject=f.subject)]
         fact = next(filter(None, stated), fact)
         name = self.workbook.persona.name
@@ -135,8 +139,7 @@ class ClassShow(ChatPanel):
         if not question.strip():
             return None
         self.note.value = self.side.value = ""
-        for button in self.verdicts:
-            button.disabled = True
+        self.allow_verdicts(False)
         answer = super().ask(question)
         self.answered_by = self.run.value
         questions = [asked for asked, _ in self.turns]
@@ -144,8 +147,7 @@ class ClassShow(ChatPanel):
         if self.second.value != "不比较":
             other = self.assistant(self.second.value).answer(self.messages[:-1])
             self.side.value = f"<p><b>{html.escape(self.second.value)}：</b>{html.escape(other.text)}</p>"
-        for button in self.verdicts:
-            button.disabled = False
+        self.allow_verdicts(True)
         return answer
 
     def ask_all(self, questions: Sequence[str]) -> list[Answer]:
@@ -178,16 +180,14 @@ class ClassShow(ChatPanel):
         )
         append_row(class_show_file(self.workbook), row)
         self.note.value = f"<p>已记录：{html.escape(verdict)}</p>"
-        for button in self.verdicts:
-            button.disabled = True
+        self.allow_verdicts(False)
 
     def clear(self) -> None:
         """Forget the talk; what was recorded stays."""
         super().clear()
         for box in (self.side, self.note):
             box.value = ""
-        for button in self.verdicts:
-            button.disabled = True
+        self.allow_verdicts(False)
 
     def panel(self) -> Panel:
         """The displayable panel."""
