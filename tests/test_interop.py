@@ -3,23 +3,34 @@ import hashlib
 import json
 import os
 import pickle
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from conftest import TINY, random_model
+from conftest import PROJECT, TINY, load_script, random_model
 from tokenizers import Tokenizer
 
 from minimind_core.cli import main
 from minimind_core.config import LoraConfig, ModelConfig
 from minimind_core.conversations.mixing import write_dataset
 from minimind_core.errors import WorkbookError
+from minimind_core.inference.decoding import Decoding
+from minimind_core.inference.generation import Answer, generate
 from minimind_core.modeling import downloading, exporting, pth
 from minimind_core.modeling.checkpoint import load_base, save_base
 from minimind_core.modeling.lora import add_lora, load_adapter, lora_state, merge_lora
 from minimind_core.modeling.minimind import MiniMind
-from minimind_core.modeling.tokenizer import DEFAULT_SYSTEM, END, START, encode_chat, encode_prompt
+from minimind_core.modeling.tokenizer import (
+    DEFAULT_SYSTEM,
+    END,
+    END_ID,
+    PAD_ID,
+    START,
+    encode_chat,
+    encode_prompt,
+)
 from minimind_core.training.runs import prepare_run
 
 WIDE = ModelConfig(
@@ -262,6 +273,80 @@ def test_gguf_holds_shape_tokenizer_and_every_parameter(tmp_path, request, confi
     assert "assistant" in fields["tokenizer.chat_template"].contents()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["gguf", "gguf-q8"])
+def test_transformers_answers_from_a_gguf_as_we_do(tmp_path, form):
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer = load_base(PROJECT / "weights" / "base")
+    exporting.export(form, exporting.Source(model, tokenizer, None, tmp_path), tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32)
+    dialogues = [[{"role": "user", "content": text}] for text in ("你好", "你是谁？", "上班犯困有什么办法")]
+    ours = generate(model, tokenizer, [*dialogues, MESSAGES], Decoding(max_new_tokens=16))
+    for messages, answer in zip([*dialogues, MESSAGES], ours, strict=True):
+        prompt = encode_prompt(tokenizer, messages)
+        written = theirs.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=16,
+            do_sample=False,
+            eos_token_id=END_ID,
+            pad_token_id=PAD_ID,
+        )
+        assert tokenizer.decode(written[0, len(prompt) :].tolist()).strip() == answer.text
+
+
+def test_rows_that_fill_no_block_stay_in_half_precision(tmp_path, tokenizer):
+    from gguf import GGUFReader
+
+    model = random_model(WIDE)
+    _, path = exporting.export("gguf-q8", exporting.Source(model, tokenizer, None, tmp_path), tmp_path)
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(path).tensors}
+    assert kinds["blk.0.ffn_down.weight"] == "F16"  # 48 columns
+    assert kinds["blk.0.ffn_up.weight"] == "Q8_0" and kinds["output_norm.weight"] == "F32"
+
+
+FAKE_NODE = """#!{python}
+import json, sys
+request = json.load(sys.stdin)
+assert open(request["model"], "rb").read(4) == b"GGUF"
+said = ["好" if len(dialogue) == 1 else "不" for dialogue in request["dialogues"]]
+print(json.dumps({{"engine": "0", "answers": said}}))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the fake is a script with a #! line")
+def test_llama_cpp_is_compared_answer_by_answer(workbook, tmp_path, monkeypatch, capsys):
+    script = load_script("check_llama_cpp")
+    node = tmp_path / "node"
+    node.write_text(FAKE_NODE.format(python=sys.executable), encoding="utf-8")
+    node.chmod(0o755)
+    command = [
+        "x",
+        "--root",
+        str(workbook.root),
+        "--run",
+        "base",
+        "--count",
+        "20",
+        "--modules",
+        str(tmp_path),
+    ]
+    monkeypatch.setattr(sys, "argv", [*command, "--node", "no_such_command"])
+    with pytest.raises(WorkbookError, match="找不到命令 no_such_command"):
+        script.main()
+    monkeypatch.setattr(sys, "argv", [*command, "--node", str(node)])
+    with pytest.raises(WorkbookError, match="npm install"):
+        script.main()
+    (tmp_path / "node_modules" / "node-llama-cpp").mkdir(parents=True)
+    monkeypatch.setattr(
+        script, "generate", lambda model, tokenizer, rows, decoding: [Answer("好", 1, True)] * len(rows)
+    )
+    assert script.main() == 0
+    result = json.loads((workbook.root / "report" / "results" / "llama_cpp.json").read_text(encoding="utf-8"))
+    assert (result["dialogues"], result["of_two_turns"], result["formats"]["F16"]["equal"]) == (22, 2, 20)
+    assert [len(row["dialogue"]) for row in result["formats"]["Q8_0"]["differing"]] == [3, 3]
+
+
 def test_merged_export_equals_the_adapter(tmp_path, tokenizer):
     model = with_adapter()
     before = model(TOKENS)
@@ -366,7 +451,7 @@ def test_a_new_export_format_is_one_entry(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setitem(exporting.FORMATS, "shape", write)
     source = exporting.Source(with_adapter(), tokenizer, LORA, tmp_path)
     assert [path.read_text() for path in exporting.export("shape", source, tmp_path / "out")] == ["64"]
-    with pytest.raises(WorkbookError, match="可用的是 hf、peft、pth、gguf、shape"):
+    with pytest.raises(WorkbookError, match="可用的是 hf、peft、pth、gguf、gguf-q8、shape"):
         exporting.export("onnx", source, tmp_path)
 
 

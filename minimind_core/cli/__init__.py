@@ -170,7 +170,10 @@ def add_exchange_verbs(verb: Verb) -> None:
     """Verbs that take and give weights."""
     sub = verb("export", "models", "导出成别的程序能用的格式")
     sub.add_argument(
-        "--format", metavar="FORMAT", required=True, help="hf（transformers）、peft、pth（MiniMind）或 gguf"
+        "--format",
+        metavar="FORMAT",
+        required=True,
+        help="hf（transformers）、peft、pth（MiniMind）、gguf 或 gguf-q8",
     )
     sub.add_argument("--out", type=Path, help="输出文件夹（默认 out/运行名_格式）")
     sub = verb("download", "models", "下载官方 MiniMind 权重", run=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ GGUF_NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
 }  # fmt: skip
+Q8_BLOCK = 32  # numbers that share a scale
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,12 @@ def write_pth(source: Source, folder: Path) -> None:
     write_base_pth(folder / f"merged_{size}.pth", merge_lora(source.model).state_dict())
 
 
-def write_gguf(source: Source, folder: Path) -> None:
-    """One GGUF file with shape, tokenizer, chat template and merged weights, and ollama's Modelfile."""
+def write_gguf(source: Source, folder: Path, matrices: str = "F16") -> None:
+    """One GGUF file with shape, tokenizer, chat template and merged weights, and ollama's Modelfile.
+
+    `matrices`: how they are stored, F16 or Q8_0 (blocks of 32 numbers in eight bits with one scale); rows
+    that do not divide into blocks are F16, as llama.cpp's own converter does.
+    """
     try:
         import gguf
     except ModuleNotFoundError as error:
@@ -93,7 +99,10 @@ def write_gguf(source: Source, folder: Path) -> None:
         describe_model(writer, model.config)
         describe_tokenizer(writer, source.tokenizer, gguf.TokenType)
         for name, tensor in gguf_tensors(model).items():
-            writer.add_tensor(name, tensor.detach().cpu().contiguous().numpy())
+            divides = tensor.shape[-1] % Q8_BLOCK == 0
+            form = "F32" if tensor.dim() < 2 else matrices if divides else "F16"
+            kind = gguf.GGMLQuantizationType[form]
+            writer.add_tensor(name, gguf.quants.quantize(tensor.numpy(), kind), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -125,6 +134,7 @@ FORMATS: dict[str, Callable[[Source, Path], None]] = {
     "peft": write_peft,
     "pth": write_pth,
     "gguf": write_gguf,
+    "gguf-q8": partial(write_gguf, matrices="Q8_0"),
 }
 
 
@@ -146,7 +156,7 @@ def interleaved(weight: Tensor, heads: int) -> Tensor:
 
 
 def gguf_tensors(model: MiniMind) -> dict[str, Tensor]:
-    """Parameters under GGUF's names; matrices in float16, norms in float32."""
+    """Parameters under GGUF's names, on the CPU in float32."""
     config, tensors = model.config, {}
     heads = {"self_attn.q_proj": config.n_heads, "self_attn.k_proj": config.n_kv_heads}
     for own_name, own in model.state_dict().items():
@@ -158,7 +168,7 @@ def gguf_tensors(model: MiniMind) -> dict[str, Tensor]:
             name = f"blk.{place[1]}.{GGUF_NAMES[module]}.weight"
         else:
             tensor, name = own, {"embed_tokens": "token_embd.weight", "norm": "output_norm.weight"}[place[0]]
-        tensors[name] = tensor.half() if tensor.dim() == 2 else tensor.float()
+        tensors[name] = tensor.detach().cpu().float().contiguous()
     return tensors
 
 
