@@ -49,6 +49,12 @@ def test_shared_prefix_gives_the_same_states_and_gradients(model):
     )
 
 
+def test_wanted_positions_have_the_states_that_they_have_among_all(model):
+    wanted = torch.tensor([[False, True, True, False, False, True], [True] + [False] * 5])
+    states, _ = model.hidden(TOKENS, wanted=wanted)
+    torch.testing.assert_close(states, model.hidden(TOKENS)[0][wanted])
+
+
 def test_fresh_blocks_are_the_identity():
     model = MiniMind(TINY)
     states, _ = model.hidden(TOKENS)

@@ -128,10 +128,18 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
 
     def forward(
-        self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | int | None
+        self,
+        x: Tensor,
+        rotary: tuple,
+        mask: Tensor | None,
+        past: tuple | int | None,
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, tuple]:
+        """x (B, T, hidden) -> the same, or (N, hidden) for the N positions that `wanted` (B, T) marks."""
         attended, present = self.self_attn(self.input_layernorm(x), rotary, mask, past)
         x = x + attended
+        if wanted is not None:
+            x = x[wanted]
         return x + self.mlp(self.post_attention_layernorm(x)), present
 
 
@@ -180,6 +188,7 @@ class MiniMind(nn.Module):
         mask: Tensor | None = None,
         positions: Tensor | None = None,
         lead: int = 0,
+        wanted: Tensor | None = None,
     ) -> tuple[Tensor, Cache]:
         """Last hidden states.
 
@@ -187,6 +196,8 @@ class MiniMind(nn.Module):
         broadcastable to (B, 1, T, S + T), True where attention is allowed, default causal; positions (B, T)
         or (T,), default S..S+T-1. With `lead` (and neither cache, mask nor positions) the last row's first
         `lead` tokens stand before all other rows. Returns (B, T, hidden) and the cache extended by T.
+        With `wanted` (B, T), which marks N positions, it is (N, hidden): the last feed-forward is computed
+        for them only.
         """
         batch, length = tokens.shape
         start = cache[0][0].shape[2] if cache else 0
@@ -206,8 +217,10 @@ class MiniMind(nn.Module):
             rotary = rotary[0].unsqueeze(1), rotary[1].unsqueeze(1)  # (B, 1, T, head_dim / 2)
         x = self.model.embed_tokens(tokens)
         present: Cache = []
+        last = len(self.model.layers) - 1
         for index, block in enumerate(self.model.layers):
-            x, pair = block(x, rotary, mask, lead or (cache[index] if cache else None))
+            past = lead or (cache[index] if cache else None)
+            x, pair = block(x, rotary, mask, past, wanted if index == last else None)
             present.append(pair)
         return self.model.norm(x), present
 

@@ -48,21 +48,22 @@ class StepRecord:
 
 def batch_loss(model: MiniMind, batch: Batch, hidden: Callable | None = None) -> tuple[Tensor, int]:
     """Summed cross-entropy in nats and the number of labelled tokens; logits are made for those only."""
-    hidden, device = hidden or model.hidden, model.device
+    device, lead = model.device, 0
     tokens, labels = batch.tokens.to(device), batch.labels.to(device)
-    picked = labels != IGNORE
+    if batch.prefix is not None:  # as one more row: computed by itself it took an eighth of a step
+        prefix, lead = batch.prefix[0].to(device), batch.prefix.shape[1]
+        tokens = pad_sequence([*tokens, prefix], batch_first=True, padding_value=PAD_ID)
+        labels = pad_sequence(
+            [*labels, torch.full_like(prefix, IGNORE)], batch_first=True, padding_value=IGNORE
+        )
+    learnt = labels != IGNORE
     with autocast(device):
-        if batch.prefix is None:
-            states, _ = hidden(tokens)
-        else:  # as one more row: computed by itself it took an eighth of a step
-            lead, width = batch.prefix.shape[1], tokens.shape[1]
-            states, _ = hidden(
-                pad_sequence([*tokens, batch.prefix[0].to(device)], batch_first=True, padding_value=PAD_ID),
-                lead=lead,
-            )
-            states = states[:-1, :width]
-        loss = summed_cross_entropy(states[picked], model.output_matrix, labels[picked])
-    return loss, int(picked.sum())
+        if hidden is None:
+            states, _ = model.hidden(tokens, lead=lead, wanted=learnt)
+        else:  # compiled for one shape: all positions are computed
+            states = hidden(tokens, lead=lead)[0][learnt]
+        loss = summed_cross_entropy(states, model.output_matrix, labels[learnt])
+    return loss, int(learnt.sum())
 
 
 @faster(LinearCrossEntropy.apply)
@@ -168,7 +169,7 @@ def train(
     keep_memory()
     optimizers = build_optimizers(model, config)
     progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint else Progress()
-    hidden = compiled(model.hidden) if config.compile else model.hidden
+    hidden = compiled(model.hidden) if config.compile else None
     saver = Saver(checkpoint, model, optimizers, config.checkpoint_seconds)
     try:
         for step in range(progress.step, len(source)):
@@ -211,7 +212,7 @@ def optimizer_step(
     optimizers: list,
     factor: float,
     config: TrainConfig,
-    hidden: Callable,
+    hidden: Callable | None = None,
 ) -> tuple[float, int]:
     """One optimizer step over `batches`; returns the mean loss and the number of labelled tokens."""
     count = sum(int((batch.labels != IGNORE).sum()) for batch in batches)
