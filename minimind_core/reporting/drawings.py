@@ -1,18 +1,27 @@
-"""Drawings that explain: the network with its adapters."""
+"""Drawings that explain: the network with its adapters, one fact from row to answer."""
 
 from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from minimind_core.config import LoraConfig, ModelConfig
-from minimind_core.reporting.figures import blank
+from minimind_core.config import LINEAR_NAMES, LoraConfig, ModelConfig
+from minimind_core.reporting.fact_way import FactWay
+from minimind_core.reporting.figures import BLUE, GREY, blank
 
 FROZEN, LEARNT, PLAIN = "#d9e2ec", "#ffd8a8", "#ffffff"
 LINEARS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "gate_proj": "gate", "up_proj": "up",
     "down_proj": "down"}  # fmt: skip
 Place = tuple[float, float]
+SHOWN = 48  # tokens that fit beside each other in two lines
+TITLES = (
+    "① 训练文件里的一行",
+    "② 变成词元：橙色的要学，蓝色的只给模型看",
+    "③ 每个要学的词元的损失：越低，模型越会写它",
+    "④ 训练改了哪里：每个矩阵的增量有多大，颜色越深改得越多",
+    "⑤ 再问一次同样的问题",
+)
 
 
 def box(axes: Axes, place: Place, size: Place, text: str, color: str) -> None:
@@ -80,3 +89,62 @@ def draw_adapter(axes: Axes, model: ModelConfig, lora: LoraConfig) -> None:
         ((8.7, 4.28), (8.7, 4.62)), ((6.4, 3.83), (7.2, 5.77)), ((8.6, 5.18), (7.8, 5.77)),
     ):  # fmt: skip
         arrow(axes, start, end)
+
+
+def fact_figure(way: FactWay) -> Figure:
+    """Row, tokens, losses, update and answer, one below the other."""
+    heights = (0.7, 1.1, 1.8, 1.8, 0.7)
+    figure, axes = blank(5, 1, figsize=(9, 7.8), height_ratios=heights, layout="constrained")
+    for place, title in zip(axes, TITLES, strict=True):
+        place.set_title(title, loc="left", fontsize=10)
+    draw_lines(axes[0], f"问：{way.question}", f"答：{way.answer}")
+    draw_tokens(axes[1], way.tokens[:SHOWN])
+    draw_losses(axes[2], way)
+    draw_update(axes[3], way)
+    draw_lines(axes[4], f"基座：{way.said_before}", f"训练之后：{way.said_after}")
+    return figure
+
+
+def draw_lines(axes: Axes, *lines: str) -> None:
+    """Lines of text instead of a plot."""
+    axes.axis("off")
+    for place, line in enumerate(lines):
+        axes.text(0, 0.9 - 0.55 * place, line, va="top", fontsize=9)
+
+
+def draw_tokens(axes: Axes, tokens: list[tuple[str, bool]]) -> None:
+    """Boxes with the tokens' texts, in two lines."""
+    half = SHOWN // 2
+    axes.axis("off")
+    axes.set(xlim=(0, half), ylim=(-2, 0))
+    for place, (text, learn) in enumerate(tokens):
+        x, y = place % half, -1 - place // half
+        axes.add_patch(
+            Rectangle(
+                (x + 0.04, y + 0.12), 0.92, 0.76, facecolor=LEARNT if learn else FROZEN, edgecolor="none"
+            )
+        )
+        axes.text(x + 0.5, y + 0.5, text, ha="center", va="center", fontsize=8 if len(text) < 4 else 4.5)
+
+
+def draw_losses(axes: Axes, way: FactWay) -> None:
+    """Two bars a token: before and after training."""
+    texts = [text for text, learn in way.tokens if learn]
+    places = range(len(way.before))
+    axes.bar([x - 0.2 for x in places], way.before, 0.4, color=GREY, label="基座")
+    axes.bar([x + 0.2 for x in places], way.after, 0.4, color=BLUE, label="训练之后（常常低得看不见）")
+    axes.set_xticks(list(places), texts[: len(places)])
+    axes.set(ylabel="损失（nats）")
+    axes.legend(frameon=False, fontsize=8)
+
+
+def draw_update(axes: Axes, way: FactWay) -> None:
+    """The norms of the update, modules by layers."""
+    layers = 1 + max(layer for layer, _ in way.sizes)
+    modules = [name for name in LINEAR_NAMES if any(name == own for _, own in way.sizes)]
+    grid = [[way.sizes.get((layer, name), 0.0) for layer in range(layers)] for name in modules]
+    picture = axes.imshow(grid, aspect="auto", cmap="Oranges", vmin=0)
+    axes.set_xticks(range(layers), [f"第 {layer + 1} 层" for layer in range(layers)])
+    axes.set_yticks(range(len(modules)), [name.removesuffix("_proj") for name in modules])
+    axes.grid(False)
+    axes.figure.colorbar(picture, ax=axes, label="增量的大小")
