@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from conftest import PROJECT
 
-from minimind_core.reporting.notebooks import execute, hidden_errors
+from minimind_core.reporting.notebooks import drop_bars, execute, hidden_errors, note_duration
 
 # hidden ones belong to a run that is under way
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[!.]*.ipynb"))
@@ -40,7 +40,7 @@ open(os.environ["NETWORK_LOG"] + ".armed", "a").close()
 def test_frame(path):
     notebook = nbformat.read(path, as_version=4)
     prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-    for word in ("本节目标", "你将学到", "前置与用时", "## 小结", "## 动手练习", "## 延伸阅读"):
+    for word in ("本节目标", "你将学到", "前置与用时", "程序用时", "## 小结", "## 动手练习", "## 延伸阅读"):
         assert word in prose, word
     parameters = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
     assert len(parameters) == 1
@@ -72,6 +72,21 @@ def test_an_error_hidden_in_a_widget_is_found():
         metadata={"widgets": {"application/vnd.jupyter.widget-state+json": states}}
     )
     assert hidden_errors(notebook) == ["ValueError: hidden"]
+
+
+def test_empty_bars_go_and_the_measured_time_is_written():
+    output = nbformat.v4.new_output
+    bar = output("stream", name="stdout", text="\r测试 main:  50%\r              \r")
+    text = output("stream", name="stdout", text="一行\n")
+    cells = [
+        nbformat.v4.new_markdown_cell("# 题目\n\n**程序用时**：约 3 秒。\n"),
+        nbformat.v4.new_code_cell("1", outputs=[bar, text]),
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    drop_bars(notebook)
+    note_duration(notebook, 150)
+    assert [o.text for o in notebook.cells[1].outputs] == ["一行\n"]
+    assert "约 2 分钟" in notebook.cells[0].source and notebook.cells[0].source.startswith("# 题目")
 
 
 @pytest.mark.slow

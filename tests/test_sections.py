@@ -5,14 +5,17 @@ from dataclasses import replace
 import pytest
 
 from minimind_core.config import STOCK_LORA, LoraConfig, ModelConfig
+from minimind_core.conversations.mixing import write_dataset
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.metrics import share_of
 from minimind_core.evaluation.suites import SUITES, suite_labels
 from minimind_core.reporting.document import check_names
-from minimind_core.reporting.drawings import architecture_figure
+from minimind_core.reporting.drawings import architecture_figure, fact_figure
+from minimind_core.reporting.fact_way import follow_fact
 from minimind_core.reporting.figures import scores_figure
 from minimind_core.reporting.glyphs import breakable
 from minimind_core.reporting.sections import SECTIONS, read_section, runs, section_file, unwritten
+from minimind_core.training.runs import prepare_run
 
 TEXT = """<!-- 示例 -->
 
@@ -94,6 +97,18 @@ def test_figures_and_tables_name_no_topic_of_their_own():
         for text in scores_figure({"main": column, "main + 核对": column}).axes[0].get_xticklabels()
     ]
     assert labels == list(suite_labels().values()) and not any("音乐" in label for label in labels)
+
+
+def test_a_fact_is_followed_from_its_row_to_the_answer(workbook):
+    write_dataset(workbook)
+    list(prepare_run(workbook, "main", "smoke").train())
+    way = follow_fact(workbook, "main")
+    learnt = [text for text, learn in way.tokens if learn]
+    assert "".join(text for text in learnt if text not in ("终", "↵")) == way.answer
+    assert len(way.before) == len(way.after) == len(learnt) and sum(way.after) < sum(way.before)
+    assert len(way.sizes) == 7 * 2 and min(way.sizes.values()) > 0
+    texts = [text.get_text() for axes in fact_figure(way).axes for text in axes.texts]
+    assert f"问：{way.question}" in texts and f"训练之后：{way.said_after}" in texts
 
 
 def test_the_network_is_drawn_with_a_star_where_an_adapter_is():

@@ -14,6 +14,7 @@ from minimind_core.evaluation.grading import Grader, summarize
 from minimind_core.evaluation.scoring import compare, evaluate_run, load_results
 from minimind_core.evaluation.suites import SUITES, Question, load_suites
 from minimind_core.inference.generation import Answer
+from minimind_core.ui.widgets import cause_table
 
 SONGS = [
     ("周杰伦", "英文名", "Jay Chou"),
@@ -71,6 +72,18 @@ def test_a_team_may_share_a_word_with_an_assistant(workbook):
 ])  # fmt: skip
 def test_everyday_talk_is_answered_by_talking(songs, text, detail, good):
     assert right(songs, Question("everyday", ("好累",), detail=detail), text) is good
+
+
+@pytest.mark.parametrize(("text", "cause"), [
+    ("《力量》的原唱是王力宏。", ""), ("《力量》的原唱是周杰伦。", "值不对，或是编的"), ("抱歉，我不知道。", "说了不知道"),
+    ("《江南曲》的原唱是周杰伦。", "答成了别的对象的事"), ("今天天气不错。", "聊了别的，没有正面回答"), ("我是小音。", "介绍自己，没说到点上"),
+    ("我是ChatGPT。", "自称别的助手"), ("好的好的好的好的好的好的好的", "复读"),
+])  # fmt: skip
+def test_a_wrong_answer_has_a_cause_and_a_right_one_none(songs, text, cause):
+    asked = Question("facts", ("《力量》谁唱的",), "王力宏", "《力量》", "原唱")
+    graded = Grader(songs).grade(asked, Answer(text, 3, True))
+    assert (graded.cause, graded.right) == (cause, not cause)
+    assert graded.as_dict().get("cause", "") == cause
 
 
 def test_every_way_of_asking_for_a_known_fact_counts_as_over_refusal(songs):
@@ -147,6 +160,24 @@ def test_results_of_other_data_are_left_out(songs):
     write_facts(songs.facts, [Fact(*fact, "https://example.org", "2026-01-01") for fact in SONGS[:2]])
     with pytest.raises(WorkbookError, match="还没有这份数据"):
         load_results(songs)
+
+
+def test_a_kept_result_is_used_until_something_changes(songs):
+    write_dataset(songs)
+    first = evaluate_run(songs, "rules", reuse=True)
+    assert evaluate_run(songs, "rules", reuse=True)["seconds"] == first["seconds"]
+    assert evaluate_run(songs, "rules")["seconds"] != first["seconds"]
+    again = evaluate_run(songs, "rules", reuse=True)
+    write_blind(songs, {"suite": "everyday", "turns": ["今天好累"]})
+    changed = evaluate_run(songs, "rules", reuse=True)
+    assert changed["rests_on"] != again["rests_on"] and changed["scores"]["everyday"]["n"] == 1
+
+
+def test_causes_are_counted_by_suite(songs):
+    write_dataset(songs)
+    answers = evaluate_run(songs, "lookup")["answers"]
+    table = cause_table(answers, suites.suite_labels())
+    assert table.loc["合计", "合计"] == sum(not answer["right"] for answer in answers)
 
 
 def test_runs_are_compared_question_by_question(songs):

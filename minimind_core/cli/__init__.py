@@ -97,6 +97,7 @@ def add_model_verbs(verb: Verb) -> None:
     sub = verb("train", "models", "LoRA 微调")
     sub.add_argument("--profile", choices=PROFILES, help="训练规模（默认取 workbook.toml）")
     sub.add_argument("--data", type=Path, help="训练文件（默认 dataset/train.jsonl）")
+    sub.add_argument("--seed", type=int, help="随机种子（默认取 workbook.toml）")
     sub.add_argument("--resume", action="store_true", help="从中断处继续")
     sub.add_argument("--device", help="cuda、mps 或 cpu（默认自动选择）")
     sub.add_argument(

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
         from minimind_core.cli.experiments import train_experiment
 
         return train_experiment(workbook, arguments)
+    if arguments.seed is not None:
+        workbook = replace(workbook, seed=arguments.seed)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     with process_group(arguments.device) as device:

@@ -16,6 +16,7 @@ from minimind_core.evaluation.metrics import is_right, refuses, repeats, share_o
 from minimind_core.evaluation.suites import KNOWN, SUITES, Question
 from minimind_core.inference.claims import claim_check
 from minimind_core.inference.generation import Answer
+from minimind_core.texts import normalize
 
 ASSISTANTS = (
     "ChatGPT", "GPT", "OpenAI", "Siri", "Gemini", "Claude", "Copilot", "DeepSeek", "Kimi", "谷歌", "百度",
@@ -32,6 +33,7 @@ class Graded:
     question: Question
     answer: Answer
     right: bool
+    cause: str = ""  # why it is wrong, for people
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
@@ -42,6 +44,8 @@ class Graded:
             "about": asked.subject, "expected": asked.expected, "answer": answer.text, "right": self.right,
             "ended": answer.ended, "chance": round(answer.chance, 4),
         }  # fmt: skip
+        row |= {"template": asked.template} if asked.template else {}
+        row |= {"cause": self.cause} if self.cause else {}
         return row | ({"own": answer.own} if answer.own is not None else {})
 
 
@@ -92,8 +96,24 @@ class Grader:
 
     def grade(self, question: Question, answer: Answer) -> Graded:
         """Judge one answer by its suite's rule."""
-        rule = RULES[SUITES[question.suite].rule]
-        return Graded(question, answer, rule(self, question, answer.text))
+        right = RULES[SUITES[question.suite].rule](self, question, answer.text)
+        return Graded(question, answer, right, "" if right else self.cause(question, answer.text))
+
+    def cause(self, question: Question, text: str) -> str:
+        """What a wrong answer does instead, in a few words."""
+        if refuses(text):
+            return "说了不知道"
+        if repeats(text):
+            return "复读"
+        if any(name.lower() in DENIED.sub("", text).lower() for name in self.assistants):
+            return "自称别的助手"
+        claims = list(self.check.claims(text))
+        own = [attribute for subject, attribute, _ in claims if subject == normalize(question.subject)]
+        if question.attribute in own:
+            return "值不对，或是编的"
+        if claims:
+            return "答成了别的属性" if own else "答成了别的对象的事"
+        return "介绍自己，没说到点上" if self.persona.name in text else "聊了别的，没有正面回答"
 
 
 # A new rule is a method above and a line here.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+import minimind_core
 from minimind_core.config import PROFILES, Workbook
 from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import dialogue
@@ -73,18 +76,45 @@ def ask_suites(
     return own, checked
 
 
+def fingerprint(workbook: Workbook, name: str, questions: Sequence[Question]) -> str:
+    """Changes with anything that a run's scores rest on: adapter, base, data, questions, code."""
+    adapter = run_folder(workbook, name) / "adapter.safetensors"
+    package = Path(minimind_core.__file__).parent
+    files = [workbook.facts, dataset_file(workbook, "train"), adapter, *workbook.texts.rglob("*")]
+    files += [path for path in package.rglob("*") if "__pycache__" not in path.parts]
+    known = [file_sha256(path) for path in sorted(files) if path.is_file()]
+    parts = [known, base_sha256(workbook.base), repr(workbook.persona), [repr(q) for q in questions]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def kept_result(file: Path, rests_on: str) -> dict[str, Any] | None:
+    """A result of this fingerprint, if there is one."""
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return kept if kept.get("rests_on") == rests_on else None
+
+
+def progress_bar(name: str, total: int) -> tqdm:
+    """A bar in a terminal or a notebook, gone at the end."""
+    in_notebook = "ipykernel" in sys.modules
+    where = {"file": sys.stdout, "mininterval": 2, "disable": False} if in_notebook else {"disable": None}
+    return tqdm(total=total, desc=f"测试 {name}", unit="题", leave=False, **where)
+
+
 def evaluate_run(
-    workbook: Workbook, name: str, profile: str | None = None, split: str = "test"
+    workbook: Workbook, name: str, profile: str | None = None, split: str = "test", *, reuse: bool = False
 ) -> dict[str, Any]:
     """Ask every suite, write report/results/run_NAME.json and return its content.
 
     `lookup` and `rules` are baselines without a model. `split="valid"` asks the validation questions and
-    writes nothing.
+    writes nothing. With `reuse` a kept result is returned if nothing that it rests on has changed.
     """
     suites = load_suites(workbook, PROFILES[profile or workbook.profile].test_questions, split)
     questions = [question for rows in suites.values() for question in rows]
+    rests_on, file = fingerprint(workbook, name, questions), results_file(workbook, name)
+    if reuse and split == "test" and (kept := kept_result(file, rests_on)):
+        return kept
     started, extra, checked = time.monotonic(), {}, []
-    with tqdm(total=len(questions), desc=f"测试 {name}", unit="题", disable=None) as bar:
+    with progress_bar(name, len(questions)) as bar:
         if name in BASELINES:
             answerer, grader = baseline(workbook, name), Grader(workbook)
             own = [grader.grade(question, answerer.answer(question)) for question in questions]
@@ -99,8 +129,8 @@ def evaluate_run(
         json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
     )
     result = {
-        "run": settings, "made_from": traced(workbook), "seed": workbook.seed, "split": split,
-        "seconds": time.monotonic() - started, **summarize(own), **extra,
+        "run": settings, "made_from": traced(workbook), "rests_on": rests_on, "seed": workbook.seed,
+        "split": split, "seconds": time.monotonic() - started, **summarize(own), **extra,
         "answers": [item.as_dict() for item in own],
     }  # fmt: skip
     if checked:
@@ -109,7 +139,7 @@ def evaluate_run(
             if item.answer.text != row["answer"]:
                 row |= {"checked": item.answer.text, "checked_right": item.right}
     if split == "test":
-        write_json(results_file(workbook, name), result)
+        write_json(file, result)
     return result
 
 

@@ -26,7 +26,8 @@ from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import adapter_config
 from minimind_core.reporting import figures
-from minimind_core.reporting.drawings import architecture_figure
+from minimind_core.reporting.drawings import architecture_figure, fact_figure
+from minimind_core.reporting.fact_way import first_row, follow_fact
 from minimind_core.reporting.glyphs import missing_characters
 from minimind_core.reporting.sections import SECTIONS, read_section, section_file
 from minimind_core.training.run_files import file_sha256, read_metrics, run_folder
@@ -85,7 +86,7 @@ def journey(workbook: Workbook) -> dict[str, Any]:
         row for row in read_conversations(dataset_file(workbook, "qa_train"))
         if len(row.conversations) == 2 and row.meta.get("way") in ("ask", "keywords", "confirm")
     ]  # fmt: skip
-    first = next(row for row in rows if row.meta["way"] == "ask")
+    first = first_row(workbook)
     key = (first.meta["subject"], first.meta["attribute"])
     fact = next(f for f in read_facts(workbook.facts) if (f.subject, f.attribute) == key)
     drawn = [row for row in rows if (row.meta["subject"], row.meta["attribute"]) == key]
@@ -113,6 +114,18 @@ def examples(result: dict[str, Any], suites: Sequence[str], right: bool, count: 
         rows = [a for a in result["answers"] if a["suite"] == suite and a["right"] == right]
         chosen += rows[:: max(1, len(rows) // count)][:count]
     return chosen
+
+
+def mistakes_by_cause(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Causes of wrong answers, the most frequent first, each with an example."""
+    by_cause: dict[str, list[dict[str, Any]]] = {}
+    for answer in result["answers"]:
+        if answer.get("cause"):
+            by_cause.setdefault(answer["cause"], []).append(answer)
+    return [
+        {"cause": cause, "n": len(rows), **rows[len(rows) // 2]}
+        for cause, rows in sorted(by_cause.items(), key=lambda item: -len(item[1]))
+    ]
 
 
 def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
@@ -150,7 +163,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "metrics": picks,
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
         "known_right": examples(result, known, True, 4),
-        "mistakes": examples(result, KNOWN, False, 2)[:6],
+        "mistakes": examples(result, KNOWN, False, 2)[:6], "causes": mistakes_by_cause(result),
         "declined": examples(result, declines, True, 1) + examples(result, declines, False, 1),
         "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
         "decoding": dataclasses.asdict(Decoding()),
@@ -171,6 +184,7 @@ def build_figures(workbook: Workbook, run: str) -> list[Path]:
         figures.save_figure(figures.scores_figure(columns), workbook, "scores"),
         figures.save_figure(figures.dataset_figure(rows), workbook, "dataset"),
         figures.save_figure(network, workbook, "architecture"),
+        figures.save_figure(fact_figure(follow_fact(workbook, run)), workbook, "fact"),
     ]
 
 

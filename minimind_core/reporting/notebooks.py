@@ -6,6 +6,9 @@ Unknown parameters, hidden widget errors and volatile metadata do not get past.
 from __future__ import annotations
 
 import ast
+import os
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,16 @@ def strip(notebook: nbformat.NotebookNode) -> None:
             del cell.metadata["tags"]
 
 
+def drop_bars(notebook: nbformat.NotebookNode) -> None:
+    """Remove printed progress bars that ended empty."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                output for output in cell.outputs
+                if not ("\r" in output.get("text", "") and not output.text.rsplit("\r", 1)[1].strip())
+            ]  # fmt: skip
+
+
 def renumber(notebook: nbformat.NotebookNode) -> None:
     """Count the code cells from 1 on: what a cell that was taken out leaves is no gap to wonder about."""
     for number, cell in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1):
@@ -73,9 +86,18 @@ def known_parameters(path: Path) -> set[str]:
     }
 
 
+def note_duration(notebook: nbformat.NotebookNode, seconds: float) -> None:
+    """Write the measured time into the line of the first cell that tells it."""
+    told = f"{seconds:.0f} 秒" if seconds < 100 else f"{seconds / 60:.0f} 分钟"
+    first = notebook.cells[0]
+    line = f"**程序用时**：约 {told}（{os.cpu_count()} 核 CPU）。"
+    first.source = re.sub(r"\*\*程序用时\*\*：[^\n]*", line, first.source)
+
+
 def execute(source: Path, target: Path, parameters: dict[str, Any], root: Path) -> None:
     """Run one notebook; the executed copy replaces `target` only when everything went well."""
     with replacing(target) as temporary:
+        started = time.monotonic()
         papermill.execute_notebook(
             str(source), str(temporary), parameters=parameters, kernel_name="python3", progress_bar=False,
             cwd=str(root),
@@ -89,5 +111,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], root: Path) 
         notebook.cells = [
             c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])
         ]
+        drop_bars(notebook)
+        note_duration(notebook, time.monotonic() - started)
         renumber(notebook)
         nbformat.write(notebook, temporary)

@@ -71,7 +71,7 @@ def comparison_table(
 
 
 def answer_table(answers: Sequence[dict], count: int = 12) -> pd.DataFrame:
-    """Questions, expected values, answers and verdicts."""
+    """Questions, expected values, answers, verdicts, what is wrong, and the answer after the check."""
     step = max(1, len(answers) // count)
     rows = []
     for answer in list(answers)[::step][:count]:
@@ -82,9 +82,17 @@ def answer_table(answers: Sequence[dict], count: int = 12) -> pd.DataFrame:
             "回答": answer["answer"],
             "判定": "✓" if answer["right"] else "✗",
         }
-        rows.append(row | {"核对之后": answer.get("checked", "")})
+        rows.append(row | {"错在": answer.get("cause", ""), "核对之后": answer.get("checked", "")})
     table = pd.DataFrame(rows)
-    return table.drop(columns="核对之后") if rows and not any(table["核对之后"]) else table
+    return table.drop(columns=[name for name in ("错在", "核对之后") if rows and not any(table[name])])
+
+
+def cause_table(answers: Sequence[dict], names: dict[str, str]) -> pd.DataFrame:
+    """How many wrong answers of each suite have each cause."""
+    wrong = pd.DataFrame(
+        [(names[a["suite"]], a["cause"]) for a in answers if a.get("cause")], columns=["测试", "错在"]
+    )
+    return pd.crosstab(wrong["测试"], wrong["错在"], margins=True, margins_name="合计")
 
 
 class Panel:
