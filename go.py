@@ -19,11 +19,17 @@ VENV = ROOT / ".venv"
 BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 
+# Chinese menus, no question about news
+LAB_SETTINGS = f"--LabApp.app_settings_dir={ROOT / 'minimind_core' / 'ui' / 'share' / 'lab'}"
 QUICK = ["-m", "not slow and not browser"]  # the tests that a team runs by default
 # task: (what it does, extra of pyproject.toml, commands after the interpreter)
 TASKS: dict[str, tuple[str, str, list[list[str]]]] = {
     "setup": ("只安装环境", "", []),
-    "lab": ("打开 JupyterLab", "", [["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks"]]),
+    "lab": (
+        "打开中文的 JupyterLab",
+        "",
+        [["-m", "jupyterlab", "--LabApp.default_url=/lab/tree/notebooks", LAB_SETTINGS]],
+    ),
     "report": (
         "运行全部笔记本，生成 PDF 报告和压缩包",
         "",

@@ -3,6 +3,7 @@ Streamlit page.
 """
 
 import re
+import runpy
 import shutil
 import sys
 
@@ -18,6 +19,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(browser_path() is None, reason=BROWSER_HELP),
 ]
+TASKS = runpy.run_path(str(PROJECT / "go.py"))["TASKS"]
 SHOTS = PROJECT / "runs" / "browser_pictures"
 NOTEBOOKS = sorted(path.name for path in (PROJECT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 READY = """async () => {
@@ -61,13 +63,8 @@ def scratch(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def lab(scratch, tmp_path_factory):
-    """A JupyterLab with settings of its own, so that no news popup covers the page."""
+    """JupyterLab as `go.py lab` starts it, with no settings of the user's."""
     own = tmp_path_factory.mktemp("jupyter")
-    settings = own / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(
-        '{"fetchNews": "false", "checkForUpdates": false}'
-    )
     folders = {"CONFIG_DIR": "config", "RUNTIME_DIR": "runtime", "DATA_DIR": "data"}
     environment = {f"JUPYTER_{name}": str(own / folder) for name, folder in folders.items()}
     environment |= {
@@ -78,6 +75,7 @@ def lab(scratch, tmp_path_factory):
     command = [
         sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1", "--port={port}", "--ServerApp.port_retries=0",
         "--IdentityProvider.token=", f"--ServerApp.root_dir={scratch}", "--LabApp.expose_app_in_browser=True",
+        *(part for part in TASKS["lab"][2][0] if "app_settings_dir" in part),
     ]  # fmt: skip
     with local_server(command, scratch, own / "lab.log", environment) as address:
         yield address
@@ -141,6 +139,13 @@ def test_every_notebook_runs_in_jupyterlab(lab, page, name):
         page.get_by_text("依据：").last.wait_for(timeout=60_000)
         page.get_by_role("button", name="部分对").click()
         page.get_by_text("已记录：部分对").wait_for(timeout=30_000)
+
+
+def test_jupyterlab_speaks_chinese_and_asks_about_no_news(lab, page):
+    open_notebook(page, lab, NOTEBOOKS[0])
+    menus = page.locator("#jp-MainMenu").inner_text()
+    assert all(word in menus for word in ("文件", "编辑", "运行", "内核")), menus
+    assert page.get_by_text(re.compile("Jupyter news|Jupyter 新闻")).count() == 0
 
 
 def test_a_verdict_was_written_down(scratch, lab):
