@@ -1,6 +1,6 @@
-"""Answering side by side: transformers' generate and this workbook, one by one and in batches of 64.
+"""Answering side by side: transformers' generate and this workbook, one by one and in batches of 128.
 
-    python benchmarks/generation.py [--questions 128] [--run main]
+    python benchmarks/generation.py [--questions 1024] [--run main]
 
 Both answer the same test questions with the same trained run, greedily, without a penalty, until the answer
 ends; the claim check is on. Writes report/results/benchmark_generation.json.
@@ -23,12 +23,12 @@ from minimind_core.files import write_json
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
-from minimind_core.modeling.exporting import export
+from minimind_core.modeling.exporting import Source, export
 from minimind_core.modeling.lora import adapter_config, load_adapter
 from minimind_core.training.run_files import adapter_file
 
 # tokens at most, questions before the clock starts, questions one by one, questions in a batch
-NEW, WARM, FEW, BATCH = (64, 4, 32, 64)
+NEW, WARM, FEW, BATCH = (64, 4, 64, 128)
 Answers = Callable[[Sequence[str], int], list[str]]
 
 
@@ -36,9 +36,9 @@ def transformers_answers(workbook: Workbook, run: str, folder: Path) -> Answers:
     """Answers of AutoModelForCausalLM.generate, `batch` at a time, by the run exported to a folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base, path = load_base(workbook.base), adapter_file(workbook, run)
-    load_adapter(path, base[0])
-    export("hf", *base, adapter_config(path), workbook.base, folder)
+    (base, tokenizer), path = load_base(workbook.base), adapter_file(workbook, run)
+    load_adapter(path, base)
+    export("hf", Source(base, tokenizer, adapter_config(path), workbook.base), folder)
     dtype = torch.bfloat16 if fast_bfloat16("cpu") else torch.float32
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(folder, dtype=dtype),
@@ -81,7 +81,7 @@ def our_answers(workbook: Workbook, run: str) -> Answers:
 def main() -> None:
     """Measure all contenders in one process, one after the other."""
     parser = argparse.ArgumentParser(description="generation speed side by side")
-    parser.add_argument("--questions", type=int, default=128)
+    parser.add_argument("--questions", type=int, default=1024)
     parser.add_argument("--run", default="main")
     arguments = parser.parse_args()
     workbook = load_workbook()
@@ -101,7 +101,7 @@ def main() -> None:
         }
         for batch, asked in ((1, questions[:FEW]), (BATCH, questions)):
             for name, answers in contenders.items():
-                answers(questions[-WARM:] if batch == 1 else questions, batch)
+                answers(questions[-WARM:] if batch == 1 else questions[-BATCH:], batch)
                 started = time.perf_counter()
                 texts[name] = answers(asked, batch)
                 found[f"{name}_batch_{batch}"] = (time.perf_counter() - started) / len(asked)

@@ -3,11 +3,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import PROJECT, random_model
+from conftest import PROJECT, TINY, random_model
 
+from minimind_core.config import LoraConfig
 from minimind_core.inference.decoding import Decoding, choose, generate_ids
 from minimind_core.inference.generation import fitting_prompt, generate, stream
 from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.fast import plain
+from minimind_core.modeling.fast_answers import SingleDialogue, joined_blocks
+from minimind_core.modeling.lora import add_lora, merge_lora
 from minimind_core.modeling.tokenizer import END_ID
 
 PROMPTS = [[1, 5, 9, 200], [1, 5, 44], [1, 5, 9, 31, 7, 8, 90]]
@@ -139,3 +143,30 @@ def test_an_answer_does_not_depend_on_the_questions_beside_it(tokenizer):
     shuffled = generate(base, tokenizer, [dialogues[i] for i in order], decoding, batch_size=5)
     assert [a.text for a in shuffled] == [together[i] for i in order]
     assert [generate(base, tokenizer, [d], decoding)[0].text for d in dialogues] == together
+
+
+@pytest.mark.parametrize("config", [TINY, replace(TINY, qk_norm=True)], ids=["llama", "qwen3"])
+@torch.no_grad()
+def test_one_dialogue_alone_is_computed_like_a_row_of_a_batch(config):
+    model = random_model(config)
+    tokens = torch.randint(3, 6000, (1, 20), generator=torch.Generator().manual_seed(3))
+    whole = model(tokens)[0]
+    single = SingleDialogue(model, joined_blocks(model), model.hidden(tokens[:, :8])[1], room=12)
+    for place in range(8, 20):
+        torch.testing.assert_close(single.advance(tokens[0, place : place + 1])[0], whole[place])
+
+
+def test_the_joined_blocks_is_made_again_when_weights_change_and_never_for_an_open_adapter():
+    model = random_model()
+    assert joined_blocks(model) is None  # gradients are wanted
+    with torch.no_grad():
+        first = joined_blocks(model)
+        assert joined_blocks(model) is first
+        model.model.layers[0].self_attn.q_proj.weight += 1
+        assert joined_blocks(model) is not first
+        with plain():
+            assert joined_blocks(model) is None
+        add_lora(model, LoraConfig(rank=2))
+        assert joined_blocks(model) is None
+        merge_lora(model)
+        assert joined_blocks(model) is not None

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minimind_core.modeling.fast_answers import SingleDialogue, joined_blocks
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, shared_prefix
 from minimind_core.training.batches import rounded
@@ -65,10 +66,8 @@ class Session:
         self.model, self.decoding = model, decoding
         self.device = model.device
         self.generator = torch.Generator(self.device).manual_seed(decoding.seed)
-        shared = shared_prefix(prompts)
-        width = max(map(len, prompts)) - shared
-        if len(prompts) > 1:
-            width = rounded(width)
+        shared = shared_prefix(prompts) if len(prompts) > 1 else 0
+        width = rounded(max(map(len, prompts)) - shared)
         tokens = torch.full((len(prompts), width), PAD_ID)
         real = torch.zeros(len(prompts), width, dtype=torch.bool)
         # padded on the left, so that every row's next token is its last column
@@ -95,6 +94,10 @@ class Session:
         self.logits = model.logits(states[:, -1]).float()
         self.written = torch.zeros_like(self.logits, dtype=torch.bool)
         self.log_chance = self.logits.new_zeros(len(prompts))  # (B,) of what has been written, nats
+        self.single: SingleDialogue | None = None
+        if len(prompts) == 1 and (blocks := joined_blocks(model)):
+            real_part = [(k[:, :, -len(prompts[0]) :], v[:, :, -len(prompts[0]) :]) for k, v in self.cache]
+            self.single = SingleDialogue(model, blocks, real_part, decoding.max_new_tokens)
 
     def next(self) -> Tensor:
         """Choose every row's next token, (B,)."""
@@ -105,6 +108,9 @@ class Session:
 
     def advance(self, token: Tensor) -> None:
         """Feed the chosen tokens."""
+        if self.single:
+            self.logits = self.single.advance(token)
+            return
         self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
         # without padding every token sees all before it
         mask = self.visible[:, None, None, :] if self.padded else None

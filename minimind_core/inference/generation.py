@@ -12,7 +12,7 @@ from minimind_core.inference.decoding import Decoding, Session, generate_ids
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import END_ID, Message, encode_prompt
 
-BATCH = 64  # dialogues that are answered together
+BATCH = 128  # dialogues that are answered together
 
 
 @dataclass(frozen=True)
