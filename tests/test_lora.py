@@ -2,7 +2,7 @@ import pytest
 import torch
 from conftest import random_model
 
-from minimind_core.config import LINEAR_NAMES, STOCK_LORA, UPPER_HALF, LoraConfig, ModelConfig
+from minimind_core.config import LINEAR_NAMES, STOCK_LORA, LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.modeling import lora
 from minimind_core.modeling.minimind import MiniMind
@@ -55,7 +55,12 @@ def test_parameter_count(config, expected):
 
 
 def test_the_formula_of_the_adapter_size_is_its_size():
-    for config in (SMALL, STOCK_LORA, LoraConfig(rank=5, target_modules=("k_proj", "down_proj")), UPPER_HALF):
+    for config in (
+        SMALL,
+        STOCK_LORA,
+        LoraConfig(rank=5, target_modules=("k_proj", "down_proj")),
+        LoraConfig(first_layer=4),
+    ):
         assert lora.lora_size(config, ModelConfig()) == lora.lora_parameter_count(
             lora.add_lora(MiniMind(ModelConfig()), config)
         )

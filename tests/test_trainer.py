@@ -1,18 +1,21 @@
 import itertools
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import TINY, random_model
 
-from minimind_core.config import LoraConfig, TrainConfig
+from minimind_core.config import GPU_STEP, PROFILES, LoraConfig, TrainConfig
+from minimind_core.conversations.mixing import write_dataset
 from minimind_core.errors import WorkbookError
 from minimind_core.modeling.fast import release_helpers
 from minimind_core.modeling.lora import add_lora, lora_state
 from minimind_core.training import trainer
 from minimind_core.training.batches import IGNORE, Batch
 from minimind_core.training.optimizers import orthogonalize, rate_factor
+from minimind_core.training.runs import prepare_run
 from minimind_core.training.trainer import train
 
 CONFIG = TrainConfig(learning_rate=1e-2, validate_every=3)
@@ -65,6 +68,26 @@ def test_muon_resumes_to_the_same_bits_too(tmp_path):
     resumed = random_model()
     list(train(resumed, source(), config, checkpoint=tmp_path / "c.pt"))
     assert same(dict(whole.named_parameters()), dict(resumed.named_parameters()))
+
+
+def test_a_gpu_takes_larger_steps_at_a_higher_rate_but_not_in_a_trial():
+    for name in ("default", "full"):
+        usual, large = PROFILES[name], PROFILES[name].on("cuda")
+        assert usual.on("cpu") is usual and large.tokens_per_step == GPU_STEP > usual.tokens_per_step
+        squared = (large.train.learning_rate / usual.train.learning_rate) ** 2
+        assert squared == pytest.approx(GPU_STEP / usual.tokens_per_step)
+        assert large.lora == usual.lora and large.on("mps") is large
+    assert PROFILES["smoke"].on("cuda") is PROFILES["smoke"]
+
+
+def test_the_steps_of_a_gpu_train_a_run(workbook):
+    write_dataset(workbook)
+    profile = replace(PROFILES["smoke"], train_rows=None).on("cuda")
+    run = prepare_run(workbook, "large", profile, device="cpu")
+    records = list(run.train())
+    assert run.settings["tokens_per_step"] == GPU_STEP and len(records) == len(run.source)
+    assert max(batch.tokens.numel() for step in run.source for batch in step) > 4096
+    assert records[-1].loss < records[0].loss
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path):

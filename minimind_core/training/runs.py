@@ -180,10 +180,13 @@ def prepare_run(
     if name in ("base", "lookup", "rules"):
         raise WorkbookError(f"运行名 {name} 另有用处。请换一个运行名。")
     profile_name = "custom" if isinstance(profile, Profile) else profile or workbook.profile
-    profile = seeded(profile if isinstance(profile, Profile) else PROFILES[profile_name], workbook.seed)
+    where = choose_device(device)
+    if not isinstance(profile, Profile):
+        profile = PROFILES[profile_name].on(where.type)
+    profile = seeded(profile, workbook.seed)
     data = data or dataset_file(workbook, "train")
     model, tokenizer = load_base(workbook.base)
-    lower_frozen(add_lora(model, profile.lora).to(choose_device(device)))
+    lower_frozen(add_lora(model, profile.lora).to(where))
     rows = read_rows(data, tokenizer, profile, print if is_first() else lambda line: None)
     source = ConversationBatches(
         rows, profile.epochs, profile.tokens_per_step, workbook.seed, profile.rows_per_step, profile.shuffle
