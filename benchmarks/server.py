@@ -1,0 +1,148 @@
+"""The server under load: many clients at once for a while, its memory watched.
+
+    python benchmarks/server.py [--clients 32] [--seconds 60] [--run main]
+
+Starts `minimind serve` in a process of its own. Every client asks one validation question after another over
+HTTP; each answer is compared with the one that the same question got before, so that a mixed-up answer is
+noticed. Memory is read from /proc (Linux). Writes report/results/benchmark_server.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from minimind_core.config import load_workbook
+from minimind_core.evaluation.suites import read_blind
+from minimind_core.files import write_json
+
+WARM = 64  # questions before the clock starts
+
+
+def resident_mib(process: int) -> float:
+    """Memory of a process that lies in RAM."""
+    pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Load:
+    """Clients that ask until the time is over."""
+
+    def __init__(self, address: str, run: str, questions: list[str]) -> None:
+        self.address, self.run, self.questions = address, run, questions
+        self.said: dict[str, str] = {}
+        self.waits: list[float] = []
+        self.mixed = self.failed = 0
+        self.lock = threading.Lock()
+
+    def ask(self, client: httpx.Client, question: str) -> None:
+        """Ask one question and note what came back."""
+        body = {"model": self.run, "messages": [{"role": "user", "content": question}], "max_tokens": 64}
+        started = time.perf_counter()
+        reply = client.post("/v1/chat/completions", json=body)
+        wait = time.perf_counter() - started
+        with self.lock:
+            if reply.status_code != 200:
+                self.failed += 1
+                return
+            text = reply.json()["choices"][0]["message"]["content"]
+            self.mixed += self.said.setdefault(question, text) != text
+            self.waits.append(wait)
+
+    def keep_asking(self, start: int, until: float) -> None:
+        """One client: its own order of the questions, again and again."""
+        with httpx.Client(base_url=self.address, timeout=120) as client:
+            place = start
+            while time.monotonic() < until:
+                self.ask(client, self.questions[place % len(self.questions)])
+                place += 7
+
+    def all_at_once(self, clients: int, seconds: float) -> None:
+        """So many clients for so long."""
+        until = time.monotonic() + seconds
+        with ThreadPoolExecutor(clients) as pool:
+            for number in range(clients):
+                pool.submit(self.keep_asking, number * 31, until)
+
+
+def wait_for(address: str) -> None:
+    """Until the server answers."""
+    for _ in range(600):
+        try:
+            if httpx.get(f"{address}/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise SystemExit("the server did not start")
+
+
+def main() -> None:
+    """Start, warm up, load, watch, write."""
+    parser = argparse.ArgumentParser(description="the server under load")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--run", default="main")
+    arguments = parser.parse_args()
+    workbook, port = load_workbook(), free_port()
+    questions = [row["turns"][0] for row in read_blind(workbook.questions("valid"))]
+    command = [
+        sys.executable,
+        "-m",
+        "minimind_core.cli",
+        "serve",
+        "--run",
+        arguments.run,
+        "--port",
+        str(port),
+    ]
+    server = subprocess.Popen(command)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(address)
+        load = Load(address, arguments.run, questions)
+        with httpx.Client(base_url=address, timeout=120) as client:
+            for question in questions[:WARM]:
+                load.ask(client, question)
+        alone = float(np.median(load.waits))
+        load.waits.clear()
+        memory: list[tuple[float, float]] = []
+        worker = threading.Thread(target=load.all_at_once, args=(arguments.clients, arguments.seconds))
+        started = time.monotonic()
+        worker.start()
+        while worker.is_alive():
+            memory.append((round(time.monotonic() - started, 1), round(resident_mib(server.pid), 1)))
+            worker.join(1)
+        elapsed = time.monotonic() - started
+    finally:
+        server.terminate()
+        server.wait(20)
+    found = {
+        "run": arguments.run, "clients": arguments.clients, "seconds": elapsed, "answers": len(load.waits),
+        "failed": load.failed, "mixed_up": load.mixed, "answers_per_second": len(load.waits) / elapsed,
+        "alone_wait_seconds": alone,
+        "wait_seconds": {f"p{q}": float(np.quantile(load.waits, q / 100)) for q in (50, 95, 99)},
+        "memory_mib": memory,
+    }  # fmt: skip
+    write_json(workbook.results / "benchmark_server.json", found)
+    print({key: value for key, value in found.items() if key != "memory_mib"}, memory[0], memory[-1])
+
+
+if __name__ == "__main__":
+    main()
