@@ -1,10 +1,12 @@
 """The course's web page: `streamlit run web_demo.py`. Pick a run, ask, read the answer.
 
-Nothing leaves this computer.
+Nothing leaves this computer. With MINIMIND_SERVER=http://127.0.0.1:8000 a running `minimind serve` answers,
+and no model is loaded here.
 """
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import streamlit as st
@@ -13,10 +15,12 @@ from minimind_core.config import load_workbook
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
 from minimind_core.training.run_files import trained_runs
+from minimind_core.ui.remote import served_runs, stream_from
 from minimind_core.ui.widgets import withdrawn_note
 
 workbook = load_workbook(Path(__file__).resolve().parents[1])
-names = [*trained_runs(workbook), "base"]
+server = os.environ.get("MINIMIND_SERVER", "").rstrip("/")
+names = served_runs(server) if server else [*trained_runs(workbook), "base"]
 load = st.cache_resource(lambda name: Assistant.load(workbook, name))
 
 st.set_page_config(page_title=workbook.persona.name, page_icon="💬")
@@ -24,9 +28,10 @@ st.title(f"{workbook.persona.name}：{workbook.persona.topic}问答")
 with st.sidebar:
     run = st.selectbox("模型", names)
     temperature = st.slider("温度（0 为贪心）", 0.0, 1.5, 0.0, 0.1)
-    penalty = st.slider("重复惩罚", 1.0, 1.5, Decoding().repetition_penalty, 0.05)
+    usual = Decoding().repetition_penalty
+    penalty = usual if server else st.slider("重复惩罚", 1.0, 1.5, usual, 0.05)
     longest = st.slider("最多词元", 16, 256, 64, 16)
-    checking = st.toggle("核对：说的不是表里有的，就说不知道", value=True)
+    checking = bool(server) or st.toggle("核对：说的不是表里有的，就说不知道", value=True)
     if st.button("清空对话"):
         st.session_state.turns, st.session_state.waiting = [], []
 turns = st.session_state.setdefault("turns", [])
@@ -39,14 +44,23 @@ for turn in turns:
 preset = st.pills("试试这些", workbook.show_questions, key=f"preset{len(turns)}")
 if (question := st.chat_input("请输入问题…") or preset) and question not in waiting:
     waiting.append(question)
+
+
+def stream(messages):
+    """The growing answer."""
+    if server:
+        return stream_from(server, run, messages, decoding)
+    loaded = load(run)
+    return loaded.using(decoding, loaded.check if checking else None).stream(messages)
+
+
 decoding = Decoding(max_new_tokens=longest, temperature=temperature, repetition_penalty=penalty)
 while waiting:  # a new question starts this script again: what was not answered to its end is asked again
     asked = {"role": "user", "content": waiting[0]}
     st.chat_message("user").write(asked["content"])
     place = st.chat_message("assistant").empty()
     place.caption("正在回答…")
-    loaded = load(run)
-    for answer in loaded.using(decoding, loaded.check if checking else None).stream([*turns, asked]):
+    for answer in stream([*turns, asked]):
         place.write(answer.text)
     turns += [asked, {"role": "assistant", "content": answer.text, "note": withdrawn_note(answer)}]
     waiting.pop(0)

@@ -2,21 +2,25 @@
 
 import contextlib
 import json
+import shutil
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from conftest import PROJECT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minimind_core.errors import WorkbookError
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
 
 openai = pytest.importorskip("openai")
 uvicorn = pytest.importorskip("uvicorn")
 httpx = pytest.importorskip("httpx")
+from minimind_core.ui.remote import served_runs  # noqa: E402
 from minimind_core.ui.requests import LARGEST_BODY, cut, held_back  # noqa: E402
 from minimind_core.ui.server import create_app  # noqa: E402
 
@@ -92,6 +96,22 @@ def test_the_same_seed_gives_the_same_answer_and_another_model_is_refused(addres
     assert len(said) == 1
     with pytest.raises(openai.NotFoundError, match="没有模型 gpt-4"):
         client(address).chat.completions.create(model="gpt-4", messages=ASKED)
+
+
+def test_the_streamlit_page_can_let_the_server_answer(workbook, address, monkeypatch):
+    testing = pytest.importorskip("streamlit.testing.v1")
+    shutil.copytree(PROJECT / "scripts", workbook.root / "scripts")
+    monkeypatch.setenv("MINIMIND_SERVER", address)
+    page = testing.AppTest.from_file(str(workbook.root / "scripts" / "web_demo.py"), default_timeout=60).run()
+    assert not page.exception and page.selectbox[0].options == ["base"]
+    page.chat_input[0].set_value("你好").run()
+    expected = client(address).chat.completions.create(model="base", messages=ASKED, max_tokens=64)
+    assert page.chat_message[1].markdown[0].value == expected.choices[0].message.content
+
+
+def test_a_server_that_is_not_there_is_named():
+    with pytest.raises(WorkbookError, match="minimind serve"):
+        served_runs("http://127.0.0.1:9")
 
 
 def test_a_key_is_asked_for_where_there_is_one(workbook):
