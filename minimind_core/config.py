@@ -135,7 +135,13 @@ PROFILES = {
         1, 1024, 96, 6, TrainConfig(learning_rate=3e-3, validate_every=2), LoraConfig(rank=4, alpha=8)
     ),
     "default": Profile(
-        1, 2048, None, 400, TrainConfig(learning_rate=2e-3, lora_b_ratio=4.0), LoraConfig(rank=32, alpha=64)
+        1,
+        2048,
+        None,
+        400,
+        TrainConfig(learning_rate=2e-3, lora_b_ratio=4.0),
+        # a fifth less time a step than with all layers, and as many right answers (report/LOG.md)
+        LoraConfig(rank=32, alpha=64, first_layer=2),
     ),
     "full": Profile(6, 1024, None, None, TrainConfig(learning_rate=4e-3), LoraConfig(rank=32, alpha=64)),
 }

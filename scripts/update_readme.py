@@ -12,6 +12,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.scoring import load_results
 from minimind_core.evaluation.suites import SUITES
 from minimind_core.experiments.results import in_group
+from minimind_core.experiments.settings import load_experiments
 from minimind_core.files import write_text
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -46,19 +47,6 @@ NOT_YET = (
     "Not yet run on the present data and base: `minimind experiments {}`.",
 )
 
-# The ablation's steps, in the order of their names; in Chinese each says what it is about.
-STEPS = {
-    "a0_stock": "stock: unshuffled, q and o of rank 8, 1e-4, one wording, nothing unknown or everyday, "
-    "end token lost, sampled",
-    "a1_order": "shuffled, the end token is learned",
-    "a2_rate": "learning rate 2e-3, LoRA+, warm-up and decay",
-    "a3_layers": "seven linear layers, rank 32",
-    "a4_wordings": "twenty wordings, three passes instead of ten",
-    "a5_space": "the whole space of questions",
-    "a6_unknown": "unknown things and everyday talk",
-    "a7_greedy": "steps by tokens, greedy",
-    "a8_check": "the claim check: the default",
-}
 TRAINED = ("训练（有用词元）", "training (useful tokens)")
 CONTENDERS = {
     "stock": ("原版设置（float32、补到 512）", "stock settings (float32, padded to 512)"),
@@ -148,14 +136,13 @@ def ablation(root: Path, language: int) -> str:
         ("训练分钟", "minutes of training")[language],
     ]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name, english in STEPS.items():
-        if name in results:
-            result = results[name]
-            scores = [result["scores"][key] for key in SHOWN]
-            cells = [f"{score['right']}/{score['n']}" if score["n"] else "" for score in scores] + [
-                f"{result['run']['train_seconds'] / 60:.1f}"
-            ]
-            lines.append(f"| {' | '.join([(result['about'], english)[language], *cells])} |")
+    defined = load_experiments()
+    for name, result in results.items():
+        scores = [result["scores"][key] for key in SHOWN]
+        cells = [f"{score['right']}/{score['n']}" if score["n"] else "" for score in scores]
+        cells.append(f"{result['run']['train_seconds'] / 60:.1f}")
+        told = (defined[name].about, defined[name].english)[language]
+        lines.append(f"| {' | '.join([told, *cells])} |")
     return "\n".join(lines)
 
 

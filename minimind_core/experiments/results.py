@@ -24,7 +24,7 @@ def content_hash(workbook: Workbook, experiment: Experiment) -> str:
     about = {
         k: v
         for k, v in dataclasses.asdict(experiment).items()
-        if k not in ("name", "group", "about", "lesson", "seed")
+        if k not in ("name", "group", "about", "english", "lesson", "seed")
     }
     package = Path(conversations.__file__).parent / "data"
     texts = [*sorted(package.iterdir()), *sorted(workbook.texts.glob("*.toml"))]

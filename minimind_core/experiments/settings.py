@@ -32,6 +32,7 @@ class Experiment:
     name: str
     group: str
     about: str  # one sentence for people
+    english: str = ""  # the same in English, where an English table shows it
     lesson: str = ""  # what a team can write in its report about it
     recipe: str = "default"  # training rows: the workbook's, or one of the log's recipes
     rows: int | None = None  # of the log's recipes so many rows only, besides identity
