@@ -92,7 +92,7 @@ def main() -> None:
         if len(q.turns) == 1
     ]
     questions = rows[:: max(1, len(rows) // arguments.questions)][: arguments.questions]
-    found: dict = {"questions": len(questions), "one_by_one": FEW, "run": arguments.run}
+    found: dict = {"questions": len(questions), "one_by_one": FEW, "batch": BATCH, "run": arguments.run}
     texts: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         contenders = {

@@ -176,6 +176,7 @@ def speed(root: Path, language: int) -> str:
         json.loads((folder / f"benchmark_{name}.json").read_text(encoding="utf-8"))
         for name in ("training", "generation")
     )
+    size = answering.get("batch", 64)
     heads = [TRAINED, ("词元/秒", "tokens/s"), ("峰值内存 MiB", "peak MiB")]
     lines = [f"| {' | '.join(head[language] for head in heads)} |", "|---|---|---|"]
     for name in filter(lambda name: "peak_mib" in training.get(name, {}), CONTENDERS):
@@ -187,12 +188,12 @@ def speed(root: Path, language: int) -> str:
     lines += [
         "",
         f"| {ANSWERED[language]} | {('一次一题', 'one by one')[language]} "
-        f"| {('一次 128 题', '128 at a time')[language]} |",
+        f"| {(f'一次 {size} 题', f'{size} at a time')[language]} |",
         "|---|---|---|",
     ]
     for name in filter(lambda name: f"{name}_batch_1" in answering, ANSWERERS):
         labels = ANSWERERS[name]
-        cells = [f"{1000 * answering[f'{name}_batch_{size}']:.1f}" for size in (1, 128)]
+        cells = [f"{1000 * answering[f'{name}_batch_{count}']:.1f}" for count in (1, size)]
         lines.append(f"| {' | '.join([labels[language], *cells])} |")
     return "\n".join(lines)
 
