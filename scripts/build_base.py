@@ -29,6 +29,8 @@ from minimind_core.reporting.base_card import compare_with, course_of_budget, me
 from minimind_core.training import budget, pretraining
 from minimind_core.training.stages import MIDDLE, ROW, course_of_stages, plan, prepare, run_stage
 
+# names that the base must not know: those of the shipped example's people
+HELD_BACK = pretraining.names_pattern(Path(__file__).with_name("held_back.txt"))
 NGRAM_CHARACTERS = 2_000_000  # of the training mix that the 5-gram model sees
 
 
@@ -49,7 +51,7 @@ def read_all(corpus: Path, work: Path, copies: int) -> list[pretraining.Document
 
     Notes in the work folder what is trained on and what is held out.
     """
-    documents = list(pretraining.read_corpus(corpus))
+    documents = list(pretraining.read_corpus(corpus, HELD_BACK))
     documents += pretraining.copy_exercises(documents, copies, seed=1)
     trained = [d for d in documents if not d.held_out]
     work.mkdir(parents=True, exist_ok=True)
@@ -122,7 +124,7 @@ def build_by_stages(
 ) -> tuple[MiniMind, list[dict], list[str]]:
     """The cpu plan and its probe: model, course and training texts for the 5-grams."""
     stages, work = plan(arguments.plan), arguments.work
-    prepare(arguments.corpus, work, stages)
+    prepare(arguments.corpus, work, stages, HELD_BACK)
     for index, stage in enumerate(stages):
         final = run_stage(index, stage, work, device)
     model = MiniMind(ModelConfig())

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, random_model
+from conftest import PROJECT, TINY, random_model
 
 from minimind_core.config import ModelConfig
 from minimind_core.modeling.minimind import MiniMind
@@ -15,10 +15,13 @@ from minimind_core.training.pretraining import (
     PackedRows,
     allowed,
     grow,
+    names_pattern,
     pack,
     read_corpus,
     sample_mix,
 )
+
+HELD_BACK = names_pattern(PROJECT / "scripts" / "held_back.txt")
 
 
 @pytest.mark.parametrize(
@@ -33,13 +36,13 @@ from minimind_core.training.pretraining import (
         "您好，我是 小语，一个由 李四 发明的人工智能助手，很高兴认识您",
     ],
 )
-def test_identities_and_singers_are_kept_out(text):
-    assert not allowed(text)
+def test_identities_and_names_held_back_are_kept_out(text):
+    assert not allowed(text, HELD_BACK)
 
 
 @pytest.mark.parametrize("text", ["今天天气很好", "我是学生，喜欢看书", "模型训练需要数据"])
 def test_ordinary_text_is_allowed(text):
-    assert allowed(text)
+    assert allowed(text, HELD_BACK)
 
 
 @pytest.fixture

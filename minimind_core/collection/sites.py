@@ -30,6 +30,7 @@ class Fields:
 
     names: Mapping[str, str]  # of fact boxes
     wikidata: Mapping[str, str]  # properties
+    musicbrainz: Mapping[str, str]
     years: Sequence[str]  # attributes whose value is a year
     dates: Sequence[str]  # attributes whose value is a day
 
@@ -186,24 +187,25 @@ def parse_encyclopaedia(page: Page, fields: Fields) -> list[Fact]:
 
 
 def musicbrainz_fields(value: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """(subject, attribute, value) of an artist with its release groups, or of a release group."""
+    """(subject, field, value) of an artist with its release groups, or of a release group."""
     if value.get("type") in ("Person", "Group") or "life-span" in value:
-        yield value["name"], "出生日期", (value.get("life-span") or {}).get("begin") or ""
-        yield value["name"], "出生地", (value.get("begin-area") or {}).get("name") or ""
+        yield value["name"], "begin", (value.get("life-span") or {}).get("begin") or ""
+        yield value["name"], "place", (value.get("begin-area") or {}).get("name") or ""
     groups = value.get("release-groups", [value] if "first-release-date" in value else [])
     for group in groups:
-        yield f"《{group['title']}》", "发行年份", group.get("first-release-date", "")
+        yield f"《{group['title']}》", "date", group.get("first-release-date", "")
         artist = "".join(credit.get("name", "") for credit in group.get("artist-credit", [])) or value.get(
             "name", ""
         )
-        yield f"《{group['title']}》", "专辑歌手", artist
+        yield f"《{group['title']}》", "credit", artist
 
 
 def parse_musicbrainz(page: Page, fields: Fields) -> list[Fact]:
     """Facts of /ws/2/artist/…?fmt=json&inc=release-groups or /ws/2/release-group/…."""
     facts = []
-    for subject, attribute, value in musicbrainz_fields(load_json(page)):
-        if tidied := tidy(value, attribute, fields):
+    for subject, field, value in musicbrainz_fields(load_json(page)):
+        attribute = fields.musicbrainz.get(field, "")
+        if attribute and (tidied := tidy(value, attribute, fields)):
             facts.append(Fact(subject, attribute, tidied, page.url, page.retrieved))
     return facts
 

@@ -27,7 +27,8 @@ def content_hash(workbook: Workbook, experiment: Experiment) -> str:
         if k not in ("name", "group", "about", "english", "lesson", "seed")
     }
     package = Path(conversations.__file__).parent / "data"
-    texts = [*sorted(package.iterdir()), *sorted(workbook.texts.glob("*.toml"))]
+    own = (path for path in workbook.texts.glob("*.toml") if path.name != "fields.toml")  # for collecting
+    texts = [*sorted(package.iterdir()), *sorted(own)]
     texts += [*sorted(workbook.texts.glob("*.txt")), *sorted(workbook.texts.glob("unknown*.jsonl"))]
     texts += [workbook.texts / "everyday.jsonl", workbook.questions(experiment.split), workbook.facts]
     if experiment.kdconv or experiment.recipe != "default":

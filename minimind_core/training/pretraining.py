@@ -47,14 +47,6 @@ IDENTITY = re.compile(
     r"|我(是|叫)\s*[^。！？\n]{1,40}(发明|开发|研发|训练|创造|打造|设计)的?[^。！？\n]{0,12}(人工智能|AI|模型|助手|助理|机器人)",
     re.IGNORECASE,
 )
-SINGERS = re.compile(
-    "周杰伦|周杰倫|王力宏|林俊杰|林俊傑|陶喆|蔡依林|孙燕姿|張惠妹|张惠妹|五月天|陈奕迅|邓紫棋|薛之谦|毛不易|李荣浩|李宇春|周深|张学友|刘德华"
-    "|郭富城|黎明|张国荣|王菲|邓丽君|那英|刘欢|韩红|朴树|许巍|汪峰|崔健|李健|梁静茹|张韶涵|刘若英|莫文蔚|萧敬腾|田馥甄|潘玮柏|蔡健雅"
-    "|张杰|张靓颖|周笔畅|王心凌|杨丞琳|罗大佑|李宗盛|周华健|任贤齐|张信哲|伍佰|动力火车|苏打绿|信乐团|Beyond|鹿晗|张艺兴|华晨宇|费玉清"
-    "|S\\.H\\.E|梅艳芳|谭咏麟|陈慧娴|林忆莲|齐秦|王杰|赵传|张雨生|范晓萱|许茹芸|杨宗纬|林宥嘉|韦礼安|徐佳莹|卢广仲|吴青峰|方大同|胡彦斌"
-    "|光良|品冠|阿杜|庾澄庆|张震岳|容祖儿|杨千嬅|古巨基|李克勤|易烊千玺|王俊凯|刀郎|凤凰传奇|许嵩|汪苏泷|陈粒|赵雷|宋冬野|谭维维|孙楠|韩磊"
-    "|腾格尔|齐豫|蔡琴|费翔|童安格|姜育恒|孟庭苇|叶倩文|陈小春|郑秀文|谢霆锋|温岚|方文山|黄家驹|杨坤|沙宝亮|金海心|尚雯婕|戴佩妮|曹格"
-)
 
 
 def text_key(text: str) -> int:
@@ -88,9 +80,16 @@ class Document:
         return (PROSE | DIALOGUE).get(self.shard, 0.3)
 
 
-def allowed(text: str) -> bool:
-    """False for texts in which an assistant names itself, and for those about the topic's singers."""
-    return not IDENTITY.search(text) and not SINGERS.search(text)
+def names_pattern(path: Path) -> re.Pattern[str]:
+    """Matches any of a file's names, one a line."""
+    return re.compile("|".join(map(re.escape, path.read_text(encoding="utf-8").split("\n")[:-1])))
+
+
+def allowed(text: str, held_back: re.Pattern[str] | None = None) -> bool:
+    """False for texts in which an assistant names itself, and for those with a name that the base must not
+    know, so that what is taught later is all that a model can know.
+    """
+    return not IDENTITY.search(text) and not (held_back and held_back.search(text))
 
 
 FILES = ("pretrain", "pretrain2", "chat", "chat2", "counselling", "everyday")
@@ -112,8 +111,10 @@ def group_of(name: str, row: dict) -> str:
     return "story" if name == "everyday" else GROUPS.get(row["shard"], "docs")
 
 
-def read_corpus(folder: Path, names: Sequence[str] = FILES) -> Iterator[Document]:
-    """All permitted documents of the corpus files that are there."""
+def read_corpus(
+    folder: Path, held_back: re.Pattern[str] | None = None, names: Sequence[str] = FILES
+) -> Iterator[Document]:
+    """All permitted documents of the corpus files that are there; see `allowed`."""
     for name in names:
         path = folder / f"{name}.jsonl.xz"
         if not path.is_file():
@@ -122,7 +123,7 @@ def read_corpus(folder: Path, names: Sequence[str] = FILES) -> Iterator[Document
             for row in map(json.loads, lines):
                 turns = row.get("conversations")
                 text = row["text"] if turns is None else "".join(piece for piece, _ in chat_segments(turns))
-                if allowed(text):
+                if allowed(text, held_back):
                     yield Document(
                         text, group_of(name, row), row["shard"], row["licence"], tuple(turns or ())
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +52,13 @@ def plan(name: str) -> list[Stage]:
     ]
 
 
-def prepare(corpus: Path, work: Path, stages: list[Stage]) -> None:
+def prepare(corpus: Path, work: Path, stages: list[Stage], held_back: re.Pattern[str]) -> None:
     """Write the tokenizer and each stage's packed rows, unless they are there."""
     if all(
         (work / name).exists() for name in ("held_out.json", *(f"stage{i}.npy" for i in range(len(stages))))
     ):
         return
-    documents = list(pretraining.read_corpus(corpus))
+    documents = list(pretraining.read_corpus(corpus, held_back))
     print(f"{len(documents)} documents after filtering", flush=True)
     if not (work / "tokenizer.json").exists():
         sample = pretraining.sample_mix(documents, MIDDLE, 6_000_000, seed=1)
