@@ -484,7 +484,11 @@ def test_the_show_takes_the_next_free_port():
 def test_mistakes_in_the_settings_are_named_as_they_are(project, capsys):
     path = project / "workbook.toml"
     text = path.read_text(encoding="utf-8")
-    number = lambda key: next(n for n, line in enumerate(text.split("\n"), 1) if line.startswith(key))
+    lines = text.split("\n")
+
+    def number(key):
+        return next(n for n, line in enumerate(lines, 1) if line.startswith(key))
+
     for key, value, said in (
         ("name", "“小音”", "用了中文引号"), ("seed", '"42"', "去掉引号"), ("name", "小音", "英文双引号"),
         ("profile", '"big"', "profile 应是"), ("questions", "[“你是谁”]", "用了中文引号"),

@@ -447,7 +447,9 @@ def test_a_download_is_loaded_and_its_size_checked(tmp_path, hub, monkeypatch, s
 
 
 def test_a_new_export_format_is_one_entry(tmp_path, tokenizer, monkeypatch):
-    write = lambda source, folder: (folder / "shape.txt").write_text(str(source.model.config.hidden_size))
+    def write(source, folder):
+        (folder / "shape.txt").write_text(str(source.model.config.hidden_size))
+
     monkeypatch.setitem(exporting.FORMATS, "shape", write)
     source = exporting.Source(with_adapter(), tokenizer, LORA, tmp_path)
     assert [path.read_text() for path in exporting.export("shape", source, tmp_path / "out")] == ["64"]

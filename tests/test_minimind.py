@@ -113,7 +113,10 @@ def test_the_written_out_gradient_of_lora_is_that_of_its_formula():
     given = [
         torch.randn(*shape, dtype=torch.double, requires_grad=True) for shape in ((2, 3, 4), (2, 4), (6, 2))
     ]
-    product = lambda x, a, b: LoraProduct.apply(x, weight, a, b, 0.5)
+
+    def product(x, a, b):
+        return LoraProduct.apply(x, weight, a, b, 0.5)
+
     torch.testing.assert_close(product(*given), given[0] @ (weight + 0.5 * given[2] @ given[1]).T)
     assert torch.autograd.gradcheck(product, given)
     with torch.autocast("cpu", torch.bfloat16):

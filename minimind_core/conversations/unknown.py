@@ -232,19 +232,38 @@ class Unknown:
             subject, attribute = self.rng.choice(pairs)
             opener = self.rng.choice(self.space.of_subject[subject])
             before = None if self.space.leads_elsewhere(opener, attribute) else self.space.pair(opener, "ask")
-            reason = "missing"
             if self.rng.random() < 0.3:
-                reason, fact = "subject", self.rng.choice(self.space.facts)
-                before, attribute = self.space.pair(fact, "ask"), fact.attribute
-                form = self.space.pick(self.space.book[attribute], "switch")
-                subject = self.subject(self.sort_of(fact.subject))
-                last = form.replace("{t}", self.space.name(subject))
+                row = self.unknown_subject_after_a_known()
             else:
-                value = self.rng.choice(self.space.of_attribute[attribute]).value
-                last = self.space.follow_up(Fact(subject, attribute, value, "", ""))
-            if before and last:
-                meta = {"kind": "unknown", "reason": reason, "subject": subject, "attribute": attribute}
-                yield converse([before, (last, self.refusals.reply(reason, subject))], **meta)
+                row = self.missing_attribute_after(before, subject, attribute)
+            if row:
+                yield row
+
+    def unknown_subject_after_a_known(self) -> Conversation | None:
+        """A question about a fact, then the same about a subject that nobody has taught."""
+        fact = self.rng.choice(self.space.facts)
+        before = self.space.pair(fact, "ask")
+        form = self.space.pick(self.space.book[fact.attribute], "switch")
+        subject = self.subject(self.sort_of(fact.subject))
+        last = form.replace("{t}", self.space.name(subject))
+        return self.declined_after(before, last, "subject", subject, fact.attribute)
+
+    def missing_attribute_after(
+        self, before: Pair | None, subject: str, attribute: str
+    ) -> Conversation | None:
+        """A question about a subject, then one about an attribute that it lacks."""
+        value = self.rng.choice(self.space.of_attribute[attribute]).value
+        last = self.space.follow_up(Fact(subject, attribute, value, "", ""))
+        return self.declined_after(before, last, "missing", subject, attribute)
+
+    def declined_after(
+        self, before: Pair | None, last: str | None, reason: str, subject: str, attribute: str
+    ) -> Conversation | None:
+        """The dialogue whose last question is declined; None where one of the two is missing."""
+        if not before or not last:
+            return None
+        meta = {"kind": "unknown", "reason": reason, "subject": subject, "attribute": attribute}
+        return converse([before, (last, self.refusals.reply(reason, subject))], **meta)
 
     def topics(self, number: int) -> Iterator[Conversation]:
         """Requests on other topics, without those that name a known subject.
