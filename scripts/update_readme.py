@@ -58,6 +58,18 @@ CONTENDERS = {
     ),
     "ours_default": ("本项目，默认", "this workbook, default"),
 }
+SERVED = (
+    "服务（`minimind serve`）：{clients} 个客户端同时问 {seconds:.0f} 秒，{answers:,} 个回答，每秒 "
+    "{answers_per_second:.0f} 个，中位等 {p50:.2f} 秒，最慢的百分之五等 {p95:.2f} 秒以上；丢了 {failed} 个，"
+    "答错人 {mixed_up} 个；内存从 {first:.0f} 到 {last:.0f} MiB。",
+    "Server (`minimind serve`): {clients} clients at once for {seconds:.0f} s, {answers:,} answers, "
+    "{answers_per_second:.0f} a second, median wait {p50:.2f} s, the slowest 5 % above {p95:.2f} s; "
+    "{failed} lost, {mixed_up} mixed up; memory from {first:.0f} to {last:.0f} MiB.",
+)
+COMPARED = (
+    "llama.cpp（{engine}）读导出的 GGUF，{dialogues} 段对话的贪心回答与我们相同的：{equal}。",
+    "llama.cpp ({engine}) with the exported GGUF, of {dialogues} dialogues' greedy answers equal to ours: {equal}.",
+)
 ANSWERED = ("回答一题的毫秒数", "milliseconds an answer")
 ANSWERERS = {
     "transformers": ("transformers 的 generate", "transformers' generate"),
@@ -195,7 +207,22 @@ def speed(root: Path, language: int) -> str:
         labels = ANSWERERS[name]
         cells = [f"{1000 * answering[f'{name}_batch_{count}']:.1f}" for count in (1, size)]
         lines.append(f"| {' | '.join([labels[language], *cells])} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *reach(folder, language)])
+
+
+def reach(folder: Path, language: int) -> list[str]:
+    """Sentences about the server under load and llama.cpp, where they were tried."""
+    lines = []
+    if (path := folder / "benchmark_server.json").is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        memory = [mib for _, mib in found["memory_mib"]]
+        told = SERVED[language].format(**found, **found["wait_seconds"], first=memory[0], last=memory[-1])
+        lines += ["", told]
+    if (path := folder / "llama_cpp.json").is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        equal = ", ".join(f"{name} {form['equal']}" for name, form in found["formats"].items())
+        lines += ["", COMPARED[language].format(**found, equal=equal)]
+    return lines
 
 
 def fill(text: str, name: str, content: str) -> str:
