@@ -68,7 +68,8 @@ SERVED = (
 )
 COMPARED = (
     "llama.cpp（{engine}）读导出的 GGUF，{dialogues} 段对话的贪心回答与我们相同的：{equal}。",
-    "llama.cpp ({engine}) with the exported GGUF, of {dialogues} dialogues' greedy answers equal to ours: {equal}.",
+    "llama.cpp ({engine}) with the exported GGUF: of {dialogues} dialogues answered greedily, equal to ours: "
+    "{equal}.",
 )
 ANSWERED = ("回答一题的毫秒数", "milliseconds an answer")
 ANSWERERS = {
