@@ -56,13 +56,15 @@ class Load:
         """Ask one question and note what came back."""
         body = {"model": self.run, "messages": [{"role": "user", "content": question}], "max_tokens": 64}
         started = time.perf_counter()
-        reply = client.post("/v1/chat/completions", json=body)
-        wait = time.perf_counter() - started
-        with self.lock:
-            if reply.status_code != 200:
+        try:
+            reply = client.post("/v1/chat/completions", json=body).raise_for_status()
+        except httpx.HTTPError:
+            with self.lock:
                 self.failed += 1
-                return
-            text = reply.json()["choices"][0]["message"]["content"]
+            return
+        wait = time.perf_counter() - started
+        text = reply.json()["choices"][0]["message"]["content"]
+        with self.lock:
             self.mixed += self.said.setdefault(question, text) != text
             self.waits.append(wait)
 
@@ -78,8 +80,8 @@ class Load:
         """So many clients for so long."""
         until = time.monotonic() + seconds
         with ThreadPoolExecutor(clients) as pool:
-            for number in range(clients):
-                pool.submit(self.keep_asking, number * 31, until)
+            for asking in [pool.submit(self.keep_asking, 31 * n, until) for n in range(clients)]:
+                asking.result()
 
 
 def wait_for(address: str) -> None:

@@ -64,14 +64,16 @@ def spread(rows: list, count: int) -> list:
     return rows[:: max(1, len(rows) // max(1, count))][:count]
 
 
-def our_answers(source: exporting.Source, count: int, decoding: Decoding) -> tuple[list, list[str]]:
+def our_answers(
+    workbook: Workbook, source: exporting.Source, count: int, decoding: Decoding
+) -> tuple[list, list[str]]:
     """Dialogues that end with the user's turn, and the model's own answer to each."""
     model = merge_lora(source.model).requires_grad_(False).eval()
 
     def answer(dialogues: list[list[Message]]) -> list[str]:
         return [a.text for a in generate(model, source.tokenizer, dialogues, decoding)]
 
-    turns = [row["turns"] for row in read_blind(PROJECT / "dataset" / "questions" / "test.jsonl")]
+    turns = [row["turns"] for row in read_blind(workbook.questions("test"))]
     single = [[user(t[0])] for t in spread([t for t in turns if len(t) == 1], count)]
     two = spread([t for t in turns if len(t) == 2], count // 10)
     between = answer([[user(t[0])] for t in two])
@@ -111,7 +113,7 @@ def main() -> int:
     arguments = parse()
     workbook, decoding = load_workbook(arguments.root), Decoding()
     result: dict = {"run": arguments.run, "base_sha256": base_sha256(workbook.base), **environment()}
-    dialogues, ours = our_answers(source_of(workbook, arguments.run), arguments.count, decoding)
+    dialogues, ours = our_answers(workbook, source_of(workbook, arguments.run), arguments.count, decoding)
     result |= {
         "dialogues": len(dialogues), "of_two_turns": sum(len(d) > 1 for d in dialogues), "formats": {}
     }  # fmt: skip

@@ -78,6 +78,7 @@ def run_all(arguments: argparse.Namespace) -> None:
             f"可用：{'、'.join(sorted(set().union(*known.values())))}。"
         )
     parameters.setdefault("PROFILE", arguments.profile or load_workbook(PROJECT).profile)
+    parameters.setdefault("REUSE", False)  # what a notebook shows it has measured
     root = make_scratch(arguments.scratch) if arguments.scratch else PROJECT
     for path in paths:
         started = time.monotonic()

@@ -15,6 +15,7 @@ from pathlib import Path
 from minimind_core.cli.models import show_training
 from minimind_core.config import PROFILES, STOCK_LORA, Profile, load_workbook
 from minimind_core.conversations.mixing import dataset_file, write_dataset
+from minimind_core.devices import choose_device
 from minimind_core.errors import exit_with
 from minimind_core.modeling.checkpoint import load_tensors
 from minimind_core.modeling.lora import adapter_config
@@ -67,8 +68,8 @@ def main() -> int:
     """Train, and write the .pth."""
     arguments = parse()
     workbook = load_workbook(Path(__file__).resolve().parents[1])
-    profile = chosen_profile(PROFILES[workbook.profile], arguments)
     with process_group() as device:
+        profile = chosen_profile(PROFILES[workbook.profile].on(choose_device(device).type), arguments)
         if is_first() and not dataset_file(workbook, "qa_valid").is_file():
             write_dataset(workbook)
         wait_for_all()

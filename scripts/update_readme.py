@@ -149,7 +149,7 @@ def ablation(root: Path, language: int) -> str:
         ("训练分钟", "minutes of training")[language],
     ]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    defined = load_experiments()
+    defined = load_experiments(root / "experiments.toml")
     for name, result in results.items():
         scores = [result["scores"][key] for key in SHOWN]
         cells = [f"{score['right']}/{score['n']}" if score["n"] else "" for score in scores]

@@ -12,6 +12,7 @@ from pathlib import Path
 import streamlit as st
 
 from minimind_core.config import load_workbook
+from minimind_core.errors import WorkbookError
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
 from minimind_core.training.run_files import trained_runs
@@ -20,7 +21,11 @@ from minimind_core.ui.widgets import withdrawn_note
 
 workbook = load_workbook(Path(__file__).resolve().parents[1])
 server = os.environ.get("MINIMIND_SERVER", "").rstrip("/")
-names = served_runs(server) if server else [*trained_runs(workbook), "base"]
+try:
+    names = served_runs(server) if server else [*trained_runs(workbook), "base"]
+except WorkbookError as error:
+    st.error(str(error))
+    st.stop()
 load = st.cache_resource(lambda name: Assistant.load(workbook, name))
 
 st.set_page_config(page_title=workbook.persona.name, page_icon="💬")
@@ -60,8 +65,13 @@ while waiting:  # a new question starts this script again: what was not answered
     st.chat_message("user").write(asked["content"])
     place = st.chat_message("assistant").empty()
     place.caption("正在回答…")
-    for answer in stream([*turns, asked]):
-        place.write(answer.text)
+    try:
+        for answer in stream([*turns, asked]):
+            place.write(answer.text)
+    except WorkbookError as error:
+        waiting.clear()
+        place.error(str(error))
+        st.stop()
     turns += [asked, {"role": "assistant", "content": answer.text, "note": withdrawn_note(answer)}]
     waiting.pop(0)
     if not waiting:

@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -317,6 +318,7 @@ print(json.dumps({{"engine": "0", "answers": said}}))
 @pytest.mark.skipif(os.name == "nt", reason="the fake is a script with a #! line")
 def test_llama_cpp_is_compared_answer_by_answer(workbook, tmp_path, monkeypatch, capsys):
     script = load_script("check_llama_cpp")
+    shutil.copy(PROJECT / "dataset" / "questions" / "test.jsonl", workbook.questions("test"))
     node = tmp_path / "node"
     node.write_text(FAKE_NODE.format(python=sys.executable), encoding="utf-8")
     node.chmod(0o755)

@@ -76,16 +76,21 @@ def test_an_error_hidden_in_a_widget_is_found():
 
 def test_empty_bars_go_and_the_measured_time_is_written():
     output = nbformat.v4.new_output
-    bar = output("stream", name="stdout", text="\r测试 main:  50%\r              \r")
-    text = output("stream", name="stdout", text="一行\n")
+    printed = ["先打印\n\r测试 main:  0%", "\r测试 main:  50%", "\r              \r", "后打印\n"]
     cells = [
         nbformat.v4.new_markdown_cell("# 题目\n\n**程序用时**：约 3 秒。\n"),
-        nbformat.v4.new_code_cell("1", outputs=[bar, text]),
+        nbformat.v4.new_code_cell(
+            "1", outputs=[output("stream", name="stdout", text=text) for text in printed]
+        ),
+        nbformat.v4.new_code_cell(
+            "2", outputs=[output("stream", name="stdout", text="\r测试 main: 9%\r      \r")]
+        ),
     ]
     notebook = nbformat.v4.new_notebook(cells=cells)
     drop_bars(notebook)
     note_duration(notebook, 150)
-    assert [o.text for o in notebook.cells[1].outputs] == ["一行\n"]
+    assert [o.text for o in notebook.cells[1].outputs] == ["先打印\n后打印\n"]
+    assert not notebook.cells[2].outputs
     assert "约 2 分钟" in notebook.cells[0].source and notebook.cells[0].source.startswith("# 题目")
 
 

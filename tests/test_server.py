@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from minimind_core.errors import WorkbookError
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
+from minimind_core.inference.generation import Answer
 
 openai = pytest.importorskip("openai")
 uvicorn = pytest.importorskip("uvicorn")
 httpx = pytest.importorskip("httpx")
-from minimind_core.ui.remote import served_runs  # noqa: E402
+from minimind_core.ui.remote import served_runs, stream_from  # noqa: E402
 from minimind_core.ui.requests import LARGEST_BODY, cut, held_back  # noqa: E402
 from minimind_core.ui.server import create_app  # noqa: E402
 
@@ -107,6 +108,13 @@ def test_the_streamlit_page_can_let_the_server_answer(workbook, address, monkeyp
     page.chat_input[0].set_value("你好").run()
     expected = client(address).chat.completions.create(model="base", messages=ASKED, max_tokens=64)
     assert page.chat_message[1].markdown[0].value == expected.choices[0].message.content
+
+
+def test_a_withdrawn_answer_comes_over_the_wire_as_one(workbook, address, monkeypatch):
+    said = [Answer("我是谁", 3, True), Answer("不知道", 3, True, own="我是谁")]
+    monkeypatch.setattr(Assistant, "stream", lambda self, messages: iter(said))
+    *growing, last = stream_from(address, "base", ASKED, Decoding())
+    assert (last.own, last.text) == ("我是谁", "不知道") and growing[0].own is None
 
 
 def test_a_server_that_is_not_there_is_named():

@@ -171,6 +171,10 @@ def test_a_kept_result_is_used_until_something_changes(songs):
     write_blind(songs, {"suite": "everyday", "turns": ["今天好累"]})
     changed = evaluate_run(songs, "rules", reuse=True)
     assert changed["rests_on"] != again["rests_on"] and changed["scores"]["everyday"]["n"] == 1
+    adapter = songs.runs / "rules" / "adapter.safetensors"
+    adapter.parent.mkdir(parents=True)
+    adapter.write_bytes(b"another")
+    assert evaluate_run(songs, "rules", reuse=True)["rests_on"] != changed["rests_on"]
 
 
 def test_causes_are_counted_by_suite(songs):

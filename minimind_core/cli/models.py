@@ -31,12 +31,12 @@ GOODBYES = ("退出", "结束", "exit", "quit", ":q", "/exit", "/bye")  # words 
 
 def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Train an adapter; under torchrun every process takes its part and the first one writes."""
+    if arguments.seed is not None:
+        workbook = replace(workbook, seed=arguments.seed)
     if arguments.experiment:
         from minimind_core.cli.experiments import train_experiment
 
         return train_experiment(workbook, arguments)
-    if arguments.seed is not None:
-        workbook = replace(workbook, seed=arguments.seed)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     with process_group(arguments.device) as device:

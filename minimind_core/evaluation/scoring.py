@@ -78,9 +78,9 @@ def ask_suites(
 
 def fingerprint(workbook: Workbook, name: str, questions: Sequence[Question]) -> str:
     """Changes with anything that a run's scores rest on: adapter, base, data, questions, code."""
-    adapter = run_folder(workbook, name) / "adapter.safetensors"
-    package = Path(minimind_core.__file__).parent
-    files = [workbook.facts, dataset_file(workbook, "train"), adapter, *workbook.texts.rglob("*")]
+    package, run = Path(minimind_core.__file__).parent, run_folder(workbook, name)
+    files = [run / "adapter.safetensors", run / "run.json", workbook.facts, dataset_file(workbook, "train")]
+    files += [*workbook.base.glob("*.json"), *workbook.texts.rglob("*")]
     files += [path for path in package.rglob("*") if "__pycache__" not in path.parts]
     known = [file_sha256(path) for path in sorted(files) if path.is_file()]
     parts = [known, base_sha256(workbook.base), repr(workbook.persona), [repr(q) for q in questions]]

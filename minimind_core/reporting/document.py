@@ -117,13 +117,21 @@ def examples(result: dict[str, Any], suites: Sequence[str], right: bool, count: 
 
 
 def mistakes_by_cause(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Causes of wrong answers, the most frequent first, each with an example."""
+    """Causes of wrong answers, the most frequent first.
+
+    Each with its number, how many of them the check replaces, and an example.
+    """
     by_cause: dict[str, list[dict[str, Any]]] = {}
     for answer in result["answers"]:
         if answer.get("cause"):
             by_cause.setdefault(answer["cause"], []).append(answer)
     return [
-        {"cause": cause, "n": len(rows), **rows[len(rows) // 2]}
+        {
+            "cause": cause,
+            "n": len(rows),
+            "caught": sum("checked" in row for row in rows),
+            **rows[len(rows) // 2],
+        }
         for cause, rows in sorted(by_cause.items(), key=lambda item: -len(item[1]))
     ]
 

@@ -60,7 +60,7 @@ def follow_fact(workbook: Workbook, run: str) -> FactWay:
     """Follow the first taught question through the base and a trained run."""
     row = first_row(workbook)
     messages = row.messages
-    (base, tokenizer), (trained, _) = load_run(workbook, "base"), load_run(workbook, run)
+    (base, tokenizer), (trained, _) = (load_run(workbook, name, "cpu") for name in ("base", run))
     ids, learnt = encode_chat(tokenizer, messages)
     other = encode_chat(tokenizer, [{"role": "user", "content": "？"}])[0]
     start = shared_prefix([ids, other])

@@ -16,6 +16,7 @@ from typing import Any
 import nbformat
 import papermill
 
+from minimind_core.devices import choose_device
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 
@@ -54,13 +55,22 @@ def strip(notebook: nbformat.NotebookNode) -> None:
 
 
 def drop_bars(notebook: nbformat.NotebookNode) -> None:
-    """Remove printed progress bars that ended empty."""
+    """Join what a cell printed, and keep of each line what stands behind its last carriage return."""
     for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [
-                output for output in cell.outputs
-                if not ("\r" in output.get("text", "") and not output.text.rsplit("\r", 1)[1].strip())
-            ]  # fmt: skip
+        if cell.cell_type != "code":
+            continue
+        joined: list[nbformat.NotebookNode] = []
+        for output in cell.outputs:
+            printed = output.output_type == "stream"
+            if printed and joined and joined[-1].get("name") == output.name:
+                joined[-1].text += output.text
+            else:
+                joined.append(output)
+        for output in joined:
+            if output.output_type == "stream" and "\r" in output.text:
+                lines = [line.rsplit("\r", 1)[-1].rstrip(" ") for line in output.text.split("\n")]
+                output.text = "\n".join(lines)
+        cell.outputs = [o for o in joined if o.output_type != "stream" or o.text.strip()]
 
 
 def renumber(notebook: nbformat.NotebookNode) -> None:
@@ -90,7 +100,9 @@ def note_duration(notebook: nbformat.NotebookNode, seconds: float) -> None:
     """Write the measured time into the line of the first cell that tells it."""
     told = f"{seconds:.0f} 秒" if seconds < 100 else f"{seconds / 60:.0f} 分钟"
     first = notebook.cells[0]
-    line = f"**程序用时**：约 {told}（{os.cpu_count()} 核 CPU）。"
+    device = choose_device().type
+    where = f"{os.cpu_count()} 核 CPU" if device == "cpu" else device.upper()
+    line = f"**程序用时**：约 {told}（{where}）。"
     first.source = re.sub(r"\*\*程序用时\*\*：[^\n]*", line, first.source)
 
 

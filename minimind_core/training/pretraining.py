@@ -82,7 +82,8 @@ class Document:
 
 def names_pattern(path: Path) -> re.Pattern[str]:
     """Matches any of a file's names, one a line."""
-    return re.compile("|".join(map(re.escape, path.read_text(encoding="utf-8").split("\n")[:-1])))
+    names = filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines()))
+    return re.compile("|".join(map(re.escape, names)))
 
 
 def allowed(text: str, held_back: re.Pattern[str] | None = None) -> bool:

@@ -58,10 +58,10 @@ def batch_loss(model: MiniMind, batch: Batch, hidden: Callable | None = None) ->
         )
     learnt = labels != IGNORE
     with autocast(device):
-        if hidden is None:
+        if hidden is None and learnt.any():
             states, _ = model.hidden(tokens, lead=lead, wanted=learnt)
         else:  # compiled for one shape: all positions are computed
-            states = hidden(tokens, lead=lead)[0][learnt]
+            states = (hidden or model.hidden)(tokens, lead=lead)[0][learnt]
         loss = summed_cross_entropy(states, model.output_matrix, labels[learnt])
     return loss, int(learnt.sum())
 

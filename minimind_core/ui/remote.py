@@ -13,6 +13,7 @@ from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.generation import Answer
 from minimind_core.modeling.tokenizer import Message
 
+WITHDRAWN = "\n（没有通过核对，改说）"  # in a stream, between a withdrawn answer and what stands instead
 PATIENCE = httpx.Timeout(5, read=120)  # seconds
 
 
@@ -37,7 +38,7 @@ def served_runs(server: str) -> list[str]:
 
 
 def stream_from(server: str, run: str, messages: Sequence[Message], decoding: Decoding) -> Iterator[Answer]:
-    """The growing answer of a server's model; a withdrawn one has its replacement behind it."""
+    """The growing answer of a server's model; a withdrawn one ends with the fallback."""
     body = {
         "model": run, "messages": [{k: m[k] for k in ("role", "content")} for m in messages], "stream": True,
         "temperature": decoding.temperature, "max_tokens": decoding.max_new_tokens,
@@ -52,5 +53,9 @@ def stream_from(server: str, run: str, messages: Sequence[Message], decoding: De
             data = line.removeprefix("data: ")
             if data in ("", "[DONE]"):
                 continue
-            text += json.loads(data)["choices"][0]["delta"].get("content") or ""
-            yield Answer(text, 0, True)
+            event = json.loads(data)
+            if "error" in event:
+                raise WorkbookError(f"{server}: {event['error']['message']}")
+            text += event["choices"][0]["delta"].get("content") or ""
+            own, withdrawn, final = text.partition(WITHDRAWN)
+            yield Answer(final, 0, True, own=own) if withdrawn else Answer(text, 0, True)

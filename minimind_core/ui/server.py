@@ -29,11 +29,11 @@ from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.generation import Answer, fitting_prompt
 from minimind_core.training.run_files import trained_runs
+from minimind_core.ui.remote import WITHDRAWN
 from minimind_core.ui.requests import ApiError, ChatRequest, body_of, cut, held_back, read_request
 
 MOST_WAITING = 256  # requests
 BATCH = 32  # greedy requests that are answered together
-WITHDRAWN = "\n（没有通过核对，改说）"
 
 
 @dataclass(eq=False)
