@@ -271,14 +271,11 @@ def release_helpers() -> None:
         ctypes.CDLL(str(library)).omp_pause_resource_all(pause_soft)
 
 
-def keep_memory() -> None:
-    """Let the C library keep freed memory for the next step instead of giving it back.
+def release_memory() -> None:
+    """Give memory that lies free between pieces in use back to the system.
 
-    A step took 3 % less time (two cores). Linux's only; elsewhere nothing changes.
+    Batches of ever other shapes leave such gaps: training took 200 MiB more every 50 steps. Linux's only;
+    elsewhere nothing changes.
     """
-    if not FastPaths.enabled:
-        return
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        library.mallopt(trim_threshold, 1 << 30)
-        library.mallopt(mmap_threshold, 32 << 20)  # the most that it takes
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)

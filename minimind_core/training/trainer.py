@@ -23,12 +23,14 @@ from minimind_core.config import TrainConfig
 from minimind_core.devices import autocast
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
-from minimind_core.modeling.fast import LinearCrossEntropy, faster, keep_memory
+from minimind_core.modeling.fast import LinearCrossEntropy, faster, release_memory
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import PAD_ID
 from minimind_core.training.batches import IGNORE, Batch
 from minimind_core.training.optimizers import build_optimizers, rate_factor
 from minimind_core.training.parallel import add_up, first_ones_file, is_first, own_part
+
+RELEASE_EVERY = 25  # steps
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,6 @@ def train(
     `checkpoint_seconds`, at the end and when the loop is left early. Raises WorkbookError when the loss is
     not finite or a step has no labelled token.
     """
-    keep_memory()
     optimizers = build_optimizers(model, config)
     progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint else Progress()
     hidden = compiled(model.hidden) if config.compile else None
@@ -186,6 +187,8 @@ def train(
             )  # fmt: skip
             if waiting:
                 raise KeyboardInterrupt
+            if progress.step % RELEASE_EVERY == 0:
+                release_memory()
             if saver.due():
                 saver.save(progress)
     finally:
