@@ -28,7 +28,6 @@ TOKENS = torch.randint(3, 6000, (2, 40), generator=torch.Generator().manual_seed
 # run where `model` is MiniMind's package; NAME is a LoRA file or empty
 THEIRS = """
 import json, sys, torch
-sys.path.insert(0, "")
 from model.model_lora import apply_lora, load_lora
 from model.model_minimind import MiniMindConfig, MiniMindForCausalLM
 shape, base, lora, tokens, out = sys.argv[1:]
@@ -80,7 +79,7 @@ def test_minimind_computes_the_same_logits(tmp_path, checkout, adapted):
     lora = tmp_path / "lora.pth" if adapted else ""
     files = [tmp_path / f"merged_{size}.pth", lora, tmp_path / "tokens.pt", tmp_path / "out"]
     command = [sys.executable, "-c", THEIRS, json.dumps(shape), *map(str, files)]
-    subprocess.run(command, cwd=checkout, check=True)
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(checkout.resolve())}, check=True)
     theirs = torch.load(tmp_path / "out", weights_only=True)
     ours = model(TOKENS)
     assert ours.std() > 0.5

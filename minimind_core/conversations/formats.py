@@ -169,19 +169,9 @@ FORMATS: dict[str, Format] = {
     "user/assistant": Format(has("user", "assistant"), pair("user", "assistant")),
 }
 # fields whose misspelling is recognised
-FIELDS = tuple(
-    [
-        "conversations",
-        "messages",
-        "instruction",
-        "output",
-        "query",
-        "response",
-        "question",
-        "answer",
-        "prompt",
-    ]
-)
+FIELDS = (
+    "conversations", "messages", "instruction", "output", "query", "response", "question", "answer", "prompt",
+)  # fmt: skip
 
 
 def convert(value: Any) -> tuple[str, Conversation, list[Change]]:
