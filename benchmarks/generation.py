@@ -22,10 +22,8 @@ from minimind_core.evaluation.suites import load_suites
 from minimind_core.files import write_json
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
-from minimind_core.modeling.checkpoint import load_base
-from minimind_core.modeling.exporting import Source, export
-from minimind_core.modeling.lora import adapter_config, load_adapter
-from minimind_core.training.run_files import adapter_file
+from minimind_core.modeling.exporting import export
+from minimind_core.training.run_files import load_source
 
 # tokens at most, questions before the clock starts, questions one by one, questions in a batch
 NEW, WARM, FEW, BATCH = (64, 4, 64, 128)
@@ -36,9 +34,7 @@ def transformers_answers(workbook: Workbook, run: str, folder: Path) -> Answers:
     """Answers of AutoModelForCausalLM.generate, `batch` at a time, by the run exported to a folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    (base, tokenizer), path = load_base(workbook.base), adapter_file(workbook, run)
-    load_adapter(path, base)
-    export("hf", Source(base, tokenizer, adapter_config(path), workbook.base), folder)
+    export("hf", load_source(workbook, run), folder)
     dtype = torch.bfloat16 if fast_bfloat16("cpu") else torch.float32
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(folder, dtype=dtype),

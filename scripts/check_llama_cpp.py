@@ -25,10 +25,9 @@ from minimind_core.files import write_json
 from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.generation import generate
 from minimind_core.modeling import exporting
-from minimind_core.modeling.checkpoint import load_base
-from minimind_core.modeling.lora import adapter_config, load_adapter, merge_lora
+from minimind_core.modeling.lora import merge_lora
 from minimind_core.modeling.tokenizer import Message
-from minimind_core.training.run_files import adapter_file, base_sha256, environment
+from minimind_core.training.run_files import base_sha256, environment, load_source
 
 PROJECT = Path(__file__).resolve().parents[1]
 INSTALL = "npm install --prefix {} node-llama-cpp@3.21.1 --ignore-scripts"
@@ -46,17 +45,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--node", default="node", help="Node.js 的命令")
     parser.add_argument("--count", type=int, default=50, help="取几道只有一轮的题；两轮的再取十分之一")
     return parser.parse_args()
-
-
-def source_of(workbook: Workbook, run: str) -> exporting.Source:
-    """The model of a run with its adapter still apart, in float32."""
-    model, tokenizer = load_base(workbook.base)
-    lora = None
-    if run != "base":
-        path = adapter_file(workbook, run)
-        load_adapter(path, model)
-        lora = adapter_config(path)
-    return exporting.Source(model, tokenizer, lora, workbook.base)
 
 
 def spread(rows: list, count: int) -> list:
@@ -113,13 +101,13 @@ def main() -> int:
     arguments = parse()
     workbook, decoding = load_workbook(arguments.root), Decoding()
     result: dict = {"run": arguments.run, "base_sha256": base_sha256(workbook.base), **environment()}
-    dialogues, ours = our_answers(workbook, source_of(workbook, arguments.run), arguments.count, decoding)
+    dialogues, ours = our_answers(workbook, load_source(workbook, arguments.run), arguments.count, decoding)
     result |= {
         "dialogues": len(dialogues), "of_two_turns": sum(len(d) > 1 for d in dialogues), "formats": {}
     }  # fmt: skip
     for name, form in FORMATS.items():
         with TemporaryDirectory() as folder:
-            exporting.export(form, source_of(workbook, arguments.run), Path(folder))
+            exporting.export(form, load_source(workbook, arguments.run), Path(folder))
             file = Path(folder) / "model.gguf"
             said = their_answers(arguments, file, dialogues, decoding.max_new_tokens)
             size = file.stat().st_size

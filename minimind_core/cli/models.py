@@ -19,10 +19,9 @@ from minimind_core.files import write_json, write_jsonl
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.questions import read_questions
-from minimind_core.modeling.checkpoint import load_base
-from minimind_core.modeling.lora import adapter_config, load_adapter, lora_state
+from minimind_core.modeling.lora import lora_state
 from minimind_core.training.parallel import is_first, process_group
-from minimind_core.training.run_files import adapter_file
+from minimind_core.training.run_files import load_source
 from minimind_core.training.runs import Run, prepare_run
 from minimind_core.training.tracking import Log, tracking
 
@@ -114,14 +113,8 @@ def export(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """A run in another program's format."""
     from minimind_core.modeling import exporting
 
-    model, tokenizer = load_base(workbook.base)
-    lora = None
-    if arguments.run != "base":
-        path = adapter_file(workbook, arguments.run)
-        load_adapter(path, model)
-        lora = adapter_config(path)
     folder = arguments.out or workbook.root / "out" / f"{arguments.run}_{arguments.format}"
-    source = exporting.Source(model, tokenizer, lora, workbook.base)
+    source = load_source(workbook, arguments.run)
     for written in exporting.export(arguments.format, source, folder):
         print(f"{written}（{written.stat().st_size / 1e6:.1f} MB）")
     return 0

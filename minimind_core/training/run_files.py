@@ -22,6 +22,9 @@ import minimind_core
 from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
 from minimind_core.files import write_text
+from minimind_core.modeling.checkpoint import load_base
+from minimind_core.modeling.exporting import Source
+from minimind_core.modeling.lora import adapter_config, load_adapter
 from minimind_core.training.trainer import StepRecord
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(StepRecord))
@@ -124,3 +127,13 @@ def adapter_file(workbook: Workbook, name: str) -> Path:
             f"的 base 改回 {settings['base']}，或重新训练。"
         )
     return folder / "adapter.safetensors"
+
+
+def load_source(workbook: Workbook, name: str) -> Source:
+    """What an export needs of a run, its adapter still apart; the name `base` is the base model alone."""
+    model, tokenizer = load_base(workbook.base)
+    if name == "base":
+        return Source(model, tokenizer, None, workbook.base)
+    path = adapter_file(workbook, name)
+    load_adapter(path, model)
+    return Source(model, tokenizer, adapter_config(path), workbook.base)
