@@ -77,8 +77,8 @@ def test_layers_below_the_first_get_no_adapter_and_no_gradient():
     model = lora.add_lora(random_model(), LoraConfig(rank=2, first_layer=1))
     assert {name.split(".")[2] for name in lora.lora_state(model)} == {"1"}
     x = model.model.embed_tokens(TOKENS)
-    rotary = model.rotary_cos[: TOKENS.shape[1]], model.rotary_sin[: TOKENS.shape[1]]
-    assert not model.model.layers[0](x, rotary, None, None)[0].requires_grad
+    cos, sin = (table[: TOKENS.shape[1], None] for table in (model.rotary_cos, model.rotary_sin))
+    assert not model.model.layers[0](x, (cos, sin))[0].requires_grad
     assert model(TOKENS).requires_grad
     with pytest.raises(WorkbookError, match="first_layer 是 2"):
         lora.add_lora(random_model(), LoraConfig(rank=2, first_layer=2))

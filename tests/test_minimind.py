@@ -11,6 +11,7 @@ from minimind_core.modeling.checkpoint import load_base, save_base
 from minimind_core.modeling.fast import LinearCrossEntropy, LoraProduct, RMSNormalize, Rotate, product
 from minimind_core.modeling.lora import add_lora, lora_state
 from minimind_core.modeling.minimind import MiniMind, expand_cache
+from minimind_core.modeling.tokenizer import PAD_ID
 from minimind_core.training import trainer
 from minimind_core.training.batches import Batch
 
@@ -50,9 +51,9 @@ def test_shared_prefix_gives_the_same_states_and_gradients(model):
 
 
 def test_wanted_positions_have_the_states_that_they_have_among_all(model):
-    wanted = torch.tensor([[False, True, True, False, False, True], [True] + [False] * 5])
+    wanted = torch.tensor([1, 2, 5])
     states, _ = model.hidden(TOKENS, wanted=wanted)
-    torch.testing.assert_close(states, model.hidden(TOKENS)[0][wanted])
+    torch.testing.assert_close(states, model.hidden(TOKENS)[0][:, wanted])
 
 
 def test_fresh_blocks_are_the_identity():
@@ -75,13 +76,16 @@ def test_shape_that_does_not_divide_is_refused():
         ModelConfig(n_heads=7)
 
 
-def test_one_more_row_as_shared_beginning_gives_the_same_states_and_gradients(model):
-    lead, width = 3, TOKENS.shape[1]
-    prefix = torch.tensor([[4, 8, 15, 0, 0, 0]])
-    whole = torch.cat((prefix[:, :lead].expand(2, -1), TOKENS), 1)
+@pytest.mark.parametrize("prefix", [None, torch.tensor([[4, 8, 15]]), torch.randint(1, 50, (1, 9))])
+def test_packed_rows_have_the_states_and_gradients_of_padded_ones(model, prefix):
+    rows = TOKENS.clone()
+    rows[1, 4:] = PAD_ID
+    rows[0, 2] = PAD_ID  # inside a row it is a token like others
+    learnt = (torch.rand(rows.shape) < 0.5) & (rows != PAD_ID)
     weight = model.model.layers[0].self_attn.k_proj.weight
-    expected = model.hidden(whole)[0][:, lead:]
-    states = model.hidden(torch.cat((TOKENS, prefix)), lead=lead)[0][:-1, :width]
+    states = trainer.packed_states(model, rows, prefix, learnt)
+    with fast.plain():
+        expected = trainer.learnt_states(model, rows, prefix, learnt)
     torch.testing.assert_close(states, expected)
     gradients = [torch.autograd.grad(s.square().sum(), weight)[0] for s in (states, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=3e-5)

@@ -241,7 +241,7 @@ def attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
     q = (q * width**-0.5).reshape(batch, groups, -1, width)
     scores = (q @ k.transpose(-1, -2)).view(batch, heads, length, seen)
     if mask is not None:
-        scores = scores + torch.where(mask, 0.0, -torch.inf)
+        scores = scores + torch.where(mask, 0.0, -torch.inf).to(scores.dtype)
     weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
     return (weights.view(batch, groups, -1, seen) @ v).view(batch, heads, length, width)
 

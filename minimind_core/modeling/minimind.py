@@ -18,6 +18,7 @@ from minimind_core.modeling.fast import (
     normalize_quickly,
     training_on_cpu,
 )
+from minimind_core.modeling.packing import Packing
 
 Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each (B, n_kv_heads, S, head_dim)
 
@@ -51,7 +52,10 @@ def rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
 
 @faster(Rotate.apply, training_on_cpu)
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each head's two halves by its position's angle; x is (B, heads, T, head_dim)."""
+    """Turn each head's two halves by its position's angle.
+
+    x (…, head_dim); cos and sin broadcastable to half of it.
+    """
     first, second = x.float().chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(x.dtype)
@@ -83,25 +87,28 @@ class Attention(nn.Module):
             self.q_norm, self.k_norm = RMSNorm(head, config.norm_eps), RMSNorm(head, config.norm_eps)
 
     def forward(
-        self, x: Tensor, rotary: tuple, mask: Tensor | None, past: tuple | int | None
+        self,
+        x: Tensor,
+        rotary: tuple,
+        mask: Tensor | None,
+        past: tuple | None,
+        packing: Packing | None = None,
     ) -> tuple[Tensor, tuple]:
-        """`past` holds earlier keys and values, or says how many of the last row's first positions stand
-        before every row.
-        """
-        batch, length, _ = x.shape
-        shape = (batch, length, -1, self.config.head_dim)
-        q, k, v = (  # (B, heads, T, head_dim)
-            project(x).view(shape).transpose(1, 2) for project in (self.q_proj, self.k_proj, self.v_proj)
+        """x (B, T, hidden); `past` holds earlier keys and values."""
+        q, k, v = (  # (B, T, heads, head_dim)
+            project(x).unflatten(-1, (-1, self.config.head_dim))
+            for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(torch.cat((q, k), dim=1), *rotary).split((q.shape[1], k.shape[1]), dim=1)
-        if isinstance(past, int):
-            past = [y[-1:, :, :past].expand(batch, -1, -1, -1) for y in (k, v)]
-        if past is not None:
+        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        if packing:
+            q, k, v = packing.to_rows(q, k, v)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, head_dim)
+        if past:
             k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        out = attend(q, k, v, mask)
-        return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1)), (k, v)
+        out = attend(q, k, v, mask).transpose(1, 2).flatten(2)
+        return self.o_proj(packing.to_packed(out) if packing else out), (k, v)
 
 
 class FeedForward(nn.Module):
@@ -131,15 +138,16 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotary: tuple,
-        mask: Tensor | None,
-        past: tuple | int | None,
+        mask: Tensor | None = None,
+        past: tuple | None = None,
+        packing: Packing | None = None,
         wanted: Tensor | None = None,
     ) -> tuple[Tensor, tuple]:
-        """x (B, T, hidden) -> the same, or (N, hidden) for the N positions that `wanted` (B, T) marks."""
-        attended, present = self.self_attn(self.input_layernorm(x), rotary, mask, past)
+        """x (B, T, hidden) -> the same, or (B, N, hidden) for the N positions that `wanted` (N,) numbers."""
+        attended, present = self.self_attn(self.input_layernorm(x), rotary, mask, past, packing)
         x = x + attended
         if wanted is not None:
-            x = x[wanted]
+            x = x.index_select(1, wanted)
         return x + self.mlp(self.post_attention_layernorm(x)), present
 
 
@@ -183,44 +191,37 @@ class MiniMind(nn.Module):
 
     def hidden(
         self,
-        tokens: Tensor,
+        tokens: Tensor | Packing,
         cache: Cache | None = None,
         mask: Tensor | None = None,
         positions: Tensor | None = None,
-        lead: int = 0,
         wanted: Tensor | None = None,
     ) -> tuple[Tensor, Cache]:
         """Last hidden states.
 
-        tokens (B, T); cache as returned by an earlier call, S positions long; mask is boolean and
-        broadcastable to (B, 1, T, S + T), True where attention is allowed, default causal; positions (B, T)
-        or (T,), default S..S+T-1. With `lead` (and neither cache, mask nor positions) the last row's first
-        `lead` tokens stand before all other rows. Returns (B, T, hidden) and the cache extended by T.
-        With `wanted` (B, T), which marks N positions, it is (N, hidden): the last feed-forward is computed
-        for them only.
+        tokens (B, T), or a packed batch; cache as returned by an earlier call, S positions long; mask is
+        boolean and broadcastable to (B, 1, T, S + T), True where attention is allowed, default causal;
+        positions (B, T) or (T,), default S..S+T-1. Returns (B, T, hidden) and the cache extended by T. With
+        `wanted` (N,), numbers of positions, it is (B, N, hidden): the last feed-forward is computed for them
+        only.
         """
-        batch, length = tokens.shape
+        packing = None if isinstance(tokens, Tensor) else tokens
+        if packing:
+            tokens, positions, mask = packing.tokens, packing.positions, packing.mask
+        length = tokens.shape[1]
         start = cache[0][0].shape[2] if cache else 0
-        if lead:
-            positions = lead + torch.arange(length, device=tokens.device).repeat(batch, 1)
-            positions[-1] -= lead
-            mask = torch.ones(batch, 1, length, lead + length, dtype=torch.bool, device=tokens.device).tril(
-                lead
-            )
-            mask[-1, :, :, :lead] = False
         if positions is None:
             positions = torch.arange(start, start + length, device=tokens.device)
         if mask is None and start and length > 1:
             mask = torch.ones(length, start + length, dtype=torch.bool, device=tokens.device).tril(start)
-        rotary = self.rotary_cos[positions], self.rotary_sin[positions]
-        if positions.dim() == 2:
-            rotary = rotary[0].unsqueeze(1), rotary[1].unsqueeze(1)  # (B, 1, T, head_dim / 2)
+        # the same for all heads: (B, T, 1, head_dim / 2)
+        rotary = self.rotary_cos[positions].unsqueeze(-2), self.rotary_sin[positions].unsqueeze(-2)
         x = self.model.embed_tokens(tokens)
         present: Cache = []
         last = len(self.model.layers) - 1
         for index, block in enumerate(self.model.layers):
-            past = lead or (cache[index] if cache else None)
-            x, pair = block(x, rotary, mask, past, wanted if index == last else None)
+            past = cache[index] if cache else None
+            x, pair = block(x, rotary, mask, past, packing, wanted if index == last else None)
             present.append(pair)
         return self.model.norm(x), present
 

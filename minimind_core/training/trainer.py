@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from minimind_core.config import TrainConfig
 from minimind_core.devices import autocast
@@ -25,6 +24,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
 from minimind_core.modeling.fast import LinearCrossEntropy, faster, release_memory
 from minimind_core.modeling.minimind import MiniMind
+from minimind_core.modeling.packing import pack, rounded_up
 from minimind_core.modeling.tokenizer import PAD_ID
 from minimind_core.training.batches import IGNORE, Batch
 from minimind_core.training.optimizers import build_optimizers, rate_factor
@@ -49,23 +49,38 @@ class StepRecord:
 
 
 def batch_loss(model: MiniMind, batch: Batch, hidden: Callable | None = None) -> tuple[Tensor, int]:
-    """Summed cross-entropy in nats and the number of labelled tokens; logits are made for those only."""
-    device, lead = model.device, 0
+    """Summed cross-entropy in nats and the number of labelled tokens; logits are made for those only.
+
+    `hidden`: model.hidden compiled for one shape.
+    """
+    device = model.device
     tokens, labels = batch.tokens.to(device), batch.labels.to(device)
-    if batch.prefix is not None:  # as one more row: computed by itself it took an eighth of a step
-        prefix, lead = batch.prefix[0].to(device), batch.prefix.shape[1]
-        tokens = pad_sequence([*tokens, prefix], batch_first=True, padding_value=PAD_ID)
-        labels = pad_sequence(
-            [*labels, torch.full_like(prefix, IGNORE)], batch_first=True, padding_value=IGNORE
-        )
+    prefix = None if batch.prefix is None else batch.prefix.to(device)
     learnt = labels != IGNORE
     with autocast(device):
-        if hidden is None and learnt.any():
-            states, _ = model.hidden(tokens, lead=lead, wanted=learnt)
-        else:  # compiled for one shape: all positions are computed
-            states = (hidden or model.hidden)(tokens, lead=lead)[0][learnt]
+        states = hidden(tokens)[0][learnt] if hidden else learnt_states(model, tokens, prefix, learnt)
         loss = summed_cross_entropy(states, model.output_matrix, labels[learnt])
-    return loss, int(learnt.sum())
+    return loss, len(states)
+
+
+def packed_states(model: MiniMind, rows: Tensor, prefix: Tensor | None, learnt: Tensor) -> Tensor:
+    """What `learnt_states` computes, without padding and with the prefix once."""
+    packing = pack(rows, prefix)
+    numbers = packing.queries[: len(rows), : rows.shape[1]][learnt]
+    states, _ = model.hidden(packing, wanted=rounded_up(numbers))
+    return states[0, : len(numbers)]
+
+
+@faster(packed_states)
+def learnt_states(model: MiniMind, rows: Tensor, prefix: Tensor | None, learnt: Tensor) -> Tensor:
+    """Last hidden states of the N marked positions, (N, hidden).
+
+    rows and learnt (B, T); prefix (1, P) stands before every row.
+    """
+    if prefix is None:
+        return model.hidden(rows)[0][learnt]
+    whole = torch.cat((prefix.expand(len(rows), -1), rows), dim=1)
+    return model.hidden(whole)[0][:, prefix.shape[1] :][learnt]
 
 
 @faster(LinearCrossEntropy.apply)
