@@ -45,9 +45,6 @@ class LoraConfig:
 
     rank: int = 16
     alpha: float = 32.0  # the update is scaled by alpha / rank
-    rank_stabilised: bool = (
-        False  # scale by alpha / sqrt(rank) instead, so that large ranks keep their step (arXiv:2312.03732)
-    )
     target_modules: tuple[str, ...] = LINEAR_NAMES
     first_layer: int = 0  # layers below this one get no adapter, and no gradient has to be computed for them
     seed: int = 42  # of the random A matrices
@@ -61,7 +58,7 @@ class LoraConfig:
     @property
     def scale(self) -> float:
         """Factor of the update."""
-        return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
+        return self.alpha / self.rank
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready fields."""
@@ -69,8 +66,9 @@ class LoraConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LoraConfig:
-        """Inverse of `as_dict`."""
-        return cls(**{**values, "target_modules": tuple(values["target_modules"])})
+        """Inverse of `as_dict`; fields of older versions are left out."""
+        known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
+        return cls(**{**known, "target_modules": tuple(values["target_modules"])})
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,6 @@ class TrainConfig:
     seed: int = 42
     validate_every: int = 50  # steps between validation losses
     checkpoint_seconds: float = 60.0  # least time between two checkpoints
-    compile: bool = False  # torch.compile; without a C++ compiler training goes on uncompiled and says so
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup + self.decay <= 1:
@@ -108,7 +105,6 @@ class Profile:
     test_questions: int | None  # at most this many questions of each suite; None: all
     train: TrainConfig
     lora: LoraConfig
-    patience: int | None = None  # stop after so many validations without a new best one; None: never
     rows_per_step: int | None = (
         None  # so many conversations in a step, whatever their length, instead of tokens_per_step
     )

@@ -12,21 +12,11 @@ import pytest
 from conftest import PROJECT, random_model
 
 from minimind_core.config import TrainConfig
-from minimind_core.modeling.tokenizer import END_ID
-from minimind_core.training.batches import IGNORE
-from minimind_core.training.budget import (
-    BudgetPlan,
-    ChatRows,
-    PackedGroup,
-    chat_row,
-    packed_step,
-    train_within,
-)
+from minimind_core.conversations.space import converse
+from minimind_core.training.batches import encode_row
+from minimind_core.training.budget import BudgetPlan, ChatRows, PackedGroup, packed_step, train_within
 
-TURNS = [
-    {"role": ("user", "assistant")[i % 2], "content": text}
-    for i, text in enumerate(("你好", "你好呀", "吃了吗", "吃过了"))
-]
+TALK = converse([("你好", "你好呀"), ("吃了吗", "吃过了")])
 PLAN = BudgetPlan(
     seconds=2.0, tokens_per_step=256, width=32, chat_widths={64: 1.0}, early={"prose": 1.0}, late={"prose": 1.0},
     train=TrainConfig(3e-3, matrix_learning_rate=0.02, matrix_decay=0.02),
@@ -41,20 +31,6 @@ def test_every_token_of_a_group_is_used_once_a_pass():
     assert (rows[:, 1:] - rows[:, :-1] == 1).all()
     group.take(3)
     assert group.passes == 2
-
-
-def test_a_conversation_is_learned_on_its_answers_and_cut_between_them(tokenizer):
-    row = chat_row(tokenizer, TURNS, 200)
-    learned = tokenizer.decode([label for label in row.labels if label != IGNORE], skip_special_tokens=False)
-    assert (
-        "你好呀" in learned
-        and "吃过了" in learned
-        and "吃了吗" not in learned
-        and learned.count("<|im_end|>") == 2
-    )
-    shorter = chat_row(tokenizer, TURNS, len(row.ids) - 3)
-    assert [label for label in shorter.labels if label == END_ID] == [END_ID]
-    assert chat_row(tokenizer, TURNS, 5) is None
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing():
@@ -74,7 +50,7 @@ def test_groups_are_drawn_by_their_shares():
 def test_training_fills_its_time_and_ends_with_conversations(tokenizer):
     rng = np.random.default_rng(0)
     groups = {"prose": PackedGroup(rng.integers(3, 50, 5000).astype(np.uint16), 32, 0)}
-    chats = ChatRows([chat_row(tokenizer, TURNS, 64)], [1.0], {64: 1.0}, seed=0)
+    chats = ChatRows([encode_row(TALK, tokenizer, 64)], [1.0], {64: 1.0}, seed=0)
     started = time.monotonic()
     records = list(train_within(random_model(), groups, chats, replace(PLAN, warmup_steps=5)))
     assert 1.9 < time.monotonic() - started < 20
@@ -85,9 +61,8 @@ def test_training_fills_its_time_and_ends_with_conversations(tokenizer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", ["probe", "probe-cuda"])
-def test_a_base_is_built_measured_and_described(tmp_path, plan):
-    """Both roads of scripts/build_base.py on a little text."""
+def test_a_base_is_built_measured_and_described(tmp_path):
+    """scripts/build_base.py on a little text."""
     for name in ("pretrain", "chat", "everyday"):
         turns = [
             {"role": "user", "content": "问第{}句"},
@@ -116,9 +91,9 @@ def test_a_base_is_built_measured_and_described(tmp_path, plan):
         "--work",
         tmp_path / "work",
     ]
-    command += ["--plan", plan, "--seconds", "5", "--device", "cpu"]
+    command += ["--probe", "--seconds", "5", "--device", "cpu"]
     subprocess.run(command, check=True, cwd=PROJECT, capture_output=True)
-    out = tmp_path / "work" / plan / "out"
+    out = tmp_path / "work" / "probe" / "out"
     card = (out / "README.md").read_text(encoding="utf-8")
     facts = json.loads((out / "training.json").read_text(encoding="utf-8"))
     assert "{{" not in card and f"{facts['held_out_bits_per_byte']['all']:.3f}" in card

@@ -66,13 +66,6 @@ def test_the_formula_of_the_adapter_size_is_its_size():
         )
 
 
-def test_a_rank_stabilised_update_is_scaled_by_the_root():
-    assert (
-        LoraConfig(rank=16, alpha=32, rank_stabilised=True).scale == 8
-        and LoraConfig(rank=16, alpha=32).scale == 2
-    )
-
-
 def test_layers_below_the_first_get_no_adapter_and_no_gradient():
     model = lora.add_lora(random_model(), LoraConfig(rank=2, first_layer=1))
     assert {name.split(".")[2] for name in lora.lora_state(model)} == {"1"}

@@ -15,7 +15,6 @@ from conftest import random_model
 from minimind_core.conversations.mixing import write_dataset
 from minimind_core.errors import WorkbookError
 from minimind_core.training.batches import Batch
-from minimind_core.training.runs import Watch
 from minimind_core.training.tracking import tracking
 from minimind_core.training.trainer import StepRecord, batch_loss
 
@@ -145,13 +144,6 @@ def test_gradients_of_parts_add_up_to_those_of_the_whole():
     for rank in range(2):
         batch_loss(model, Batch(batch.tokens[rank::2], batch.labels[rank::2]))[0].backward()
     torch.testing.assert_close(model.model.norm.weight.grad, whole, rtol=2e-2, atol=2e-2)
-
-
-@pytest.mark.parametrize(("losses", "patience", "exhausted"), [
-    ([3, 2, 1], 2, False), ([3, 1, 2, 2], 2, True), ([3, 1, 2], 2, False), ([], 1, False), ([1, 2, 3], None, False),
-])  # fmt: skip
-def test_training_stops_when_validation_brings_nothing_new(losses, patience, exhausted):
-    assert Watch(list(losses), patience).exhausted is exhausted
 
 
 RECORD = StepRecord(3, 10, 100, 1.5, 1.6, 1.7, 1e-3, 900.0, 12.0)

@@ -1,25 +1,14 @@
 import json
 import lzma
+import math
 from collections import Counter
 
-import numpy as np
 import pytest
-import torch
-from conftest import PROJECT, TINY, random_model
+from conftest import PROJECT, TINY
 
-from minimind_core.config import ModelConfig
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, START_ID, train_tokenizer
-from minimind_core.training.pretraining import (
-    Document,
-    PackedRows,
-    allowed,
-    grow,
-    names_pattern,
-    pack,
-    read_corpus,
-    sample_mix,
-)
+from minimind_core.training.pretraining import allowed, bits_per_byte, encode_flat, names_pattern, read_corpus
 
 HELD_BACK = names_pattern(PROJECT / "scripts" / "held_back.txt")
 
@@ -74,41 +63,22 @@ def test_corpus_is_filtered_and_grouped(corpus):
     assert groups == {"prose": 300, "law": 1, "dialogue": 1, "counselling": 1}
 
 
-def test_held_out_documents_are_never_sampled(corpus):
-    documents = list(read_corpus(corpus))
-    held_out = {d.key for d in documents if d.held_out}
-    chosen = sample_mix(documents, {"prose": 1.0}, 10**6, seed=0)
-    assert held_out and not held_out & {d.key for d in chosen}
-    assert {d.key for d in chosen} | held_out == {d.key for d in documents if d.group == "prose"}
-
-
-def test_tokenizer_has_the_special_ids_and_packing_keeps_every_token():
+def test_tokenizer_has_the_special_ids_and_every_token_is_kept():
     tokenizer = train_tokenizer(["你好，世界。" * 20, "hello world"], 300)
     assert [tokenizer.token_to_id(t) for t in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")] == [
         PAD_ID,
         START_ID,
         END_ID,
     ]
-    documents = [Document(f"第{i}句话。", "prose", "x", "y") for i in range(40)]
-    rows = pack(documents, tokenizer, 16)
-    flat = [i for d in documents for i in [*tokenizer.encode(d.text).ids, PAD_ID]]
-    assert rows[:, :-1].ravel().tolist() == flat[: rows.shape[0] * 16]
-    assert np.array_equal(rows[:-1, -1], rows[1:, 0])
+    texts = [f"第{i}句话。" for i in range(40)]
+    flat = [i for text in texts for i in [*tokenizer.encode(text).ids, PAD_ID]]
+    assert encode_flat(texts, tokenizer).tolist() == flat
 
 
-def test_packed_rows_are_used_once_with_shifted_labels():
-    rows = np.arange(10 * 5, dtype=np.uint16).reshape(10, 5)
-    source = PackedRows(rows, 3)
-    assert len(source) == 3
-    batch = source[1][0]
-    assert (
-        batch.tokens.tolist() == rows[3:6, :-1].tolist() and batch.labels.tolist() == rows[3:6, 1:].tolist()
-    )
-
-
-def test_growing_keeps_the_function():
-    small = random_model()
-    big = MiniMind(ModelConfig(**{**vars(TINY), "n_layers": 4}))
-    big.load_state_dict(grow(small.state_dict(), 4))
-    tokens = torch.tensor([[3, 9, 27, 81]])
-    torch.testing.assert_close(big(tokens), small(tokens))
+def test_a_network_that_knows_nothing_spends_the_bits_of_an_even_guess(tokenizer):
+    texts = [f"第{i}句话，讲一件小事。" for i in range(60)]
+    model = MiniMind(TINY)
+    model.model.embed_tokens.weight.data.zero_()
+    tokens = len(encode_flat(texts, tokenizer))
+    expected = math.log2(TINY.vocab_size) * tokens / sum(len(text.encode()) for text in texts)
+    assert bits_per_byte(model, tokenizer, texts, width=16) == pytest.approx(expected, rel=1e-4)

@@ -166,13 +166,6 @@ def test_an_interrupt_inside_a_step_waits_for_its_end(tmp_path, monkeypatch):
     assert same(lora_state(again), whole)
 
 
-def test_without_a_compiler_training_goes_on_and_says_so(monkeypatch, caplog):
-    from minimind_core.training.trainer import compiled
-
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    assert compiled(len) is len and "编译器" in caplog.text
-
-
 def test_lora_b_may_learn_faster_than_lora_a():
     from minimind_core.modeling.lora import add_lora
     from minimind_core.training.optimizers import build_optimizers

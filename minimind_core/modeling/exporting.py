@@ -65,7 +65,7 @@ def write_peft(source: Source, folder: Path) -> None:
         raise WorkbookError("基座没有适配器，不能导出成 peft。请用 hf、pth 或 gguf，或换一个训练过的 --run。")
     settings = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(source.base),
-        "r": lora.rank, "lora_alpha": lora.alpha, "use_rslora": lora.rank_stabilised,
+        "r": lora.rank, "lora_alpha": lora.alpha, "use_rslora": False,
         "target_modules": list(lora.target_modules), "layers_pattern": "layers",
         "layers_to_transform": list(range(lora.first_layer, model.config.n_layers)),
         "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False, "inference_mode": True,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 import platform
+from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
@@ -17,8 +18,9 @@ from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.reporting.figures import base_loss_figure
-from minimind_core.training import budget, pretraining
+from minimind_core.training.pretraining import Document, bits_per_byte
 
+NGRAM_CHARACTERS = 2_000_000  # of the training texts that the 5-gram model sees
 HELD_OUT = 60  # held-out documents of each group that are measured
 PROJECT = Path(__file__).resolve().parents[2]
 TEMPLATE = PROJECT / "scripts" / "base_card.md"
@@ -30,7 +32,9 @@ def course_of_budget(folder: Path) -> list[dict]:
 
     Texts, then conversations (loss on answers only).
     """
-    rows, course = budget.read_log(folder / "log.csv"), []
+    course: list[dict] = []
+    with (folder / "log.csv").open(encoding="utf-8", newline="") as lines:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
     for stage, name in ((0, "文章和对话，全部词元"), (1, "四步里三步是对话，只算回答")):
         own = [row for row in rows if row["stage"] == stage]
         if not own:
@@ -47,16 +51,15 @@ def course_of_budget(folder: Path) -> list[dict]:
     return course
 
 
-def measure(work: Path, model: MiniMind, tokenizer: Tokenizer, texts: list[str]) -> dict:
+def measure(documents: list[Document], model: MiniMind, tokenizer: Tokenizer) -> dict:
     """What the model card says of a base beside its course.
 
     Data, held-out bits per byte, copying, everyday answers.
     """
-    shards: dict[tuple[str, str, str], int] = {}
-    for _, group, shard, licence, characters in json.loads(
-        (work / "documents.json").read_text(encoding="utf-8")
-    ):
-        shards[group, shard, licence] = shards.get((group, shard, licence), 0) + characters
+    shards: Counter[tuple[str, str, str]] = Counter()
+    for d in documents:
+        if not d.held_out:
+            shards[d.group, d.shard, d.licence] += len(d.text)
     prompts = PROMPTS.read_text(encoding="utf-8").splitlines()
     with (PROJECT / "dataset" / "facts.csv").open(encoding="utf-8", newline="") as lines:
         names = sorted({row["subject"] for row in csv.DictReader(lines)})[:100]
@@ -65,7 +68,7 @@ def measure(work: Path, model: MiniMind, tokenizer: Tokenizer, texts: list[str])
         "platform": platform.platform(),
         "precision": "bfloat16" if fast_bfloat16(model.device.type) else "float32",
         "device": str(model.device),
-        "held_out_documents_per_group": HELD_OUT, **measure_held_out(work, model, tokenizer, texts),
+        "held_out_documents_per_group": HELD_OUT, **measure_held_out(documents, model, tokenizer),
         "copying": base_quality.copying(model, tokenizer, names),
         "everyday": base_quality.everyday(model, tokenizer, prompts),
         "characters": [
@@ -75,40 +78,52 @@ def measure(work: Path, model: MiniMind, tokenizer: Tokenizer, texts: list[str])
     }  # fmt: skip
 
 
-def held_out_groups(work: Path) -> dict[str, list[str]]:
+def held_out_groups(documents: list[Document]) -> dict[str, list[str]]:
     """Up to HELD_OUT held-out documents of each group, and all of them together."""
-    groups: dict[str, list[str]] = {}
-    for group, text in json.loads((work / "held_out.json").read_text(encoding="utf-8")):
-        if len(groups.setdefault(group, [])) < HELD_OUT:
-            groups[group].append(text)
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for d in documents:
+        if d.held_out and d.group != "copy" and len(groups[d.group]) < HELD_OUT:
+            groups[d.group].append(d.text)
     groups["all"] = [text for texts in groups.values() for text in texts]
     return groups
 
 
-def measure_held_out(work: Path, model: MiniMind, tokenizer: Tokenizer, texts: list[str]) -> dict:
+def ngram_texts(documents: list[Document]) -> list[str]:
+    """NGRAM_CHARACTERS of the training texts, drawn over all groups."""
+    texts, left = [], NGRAM_CHARACTERS
+    trained = [d for d in documents if not d.held_out]
+    for index in np.random.default_rng(0).permutation(len(trained)):
+        if left <= 0:
+            break
+        texts.append(trained[index].text)
+        left -= len(texts[-1])
+    return texts
+
+
+def measure_held_out(documents: list[Document], model: MiniMind, tokenizer: Tokenizer) -> dict:
     """Bits per byte of held-out documents by group and over all.
 
     The model, `xz -9`, and 5-grams of training texts.
     """
-    groups, ngram = held_out_groups(work), base_quality.NGram(texts)
+    groups, ngram = held_out_groups(documents), base_quality.NGram(ngram_texts(documents))
     size = sum(len(t.encode()) for t in groups["all"])
     count = sum(len(e.ids) for e in tokenizer.encode_batch_fast(groups["all"]))
     return {
         "bytes_per_token": size / count,
         "characters_per_token": sum(map(len, groups["all"])) / count,
         "held_out_bits_per_byte": {
-            g: pretraining.bits_per_byte(model, tokenizer, own) for g, own in sorted(groups.items())
+            g: bits_per_byte(model, tokenizer, own) for g, own in sorted(groups.items())
         },
         "xz_bits_per_byte": {g: base_quality.xz_bits_per_byte(own) for g, own in sorted(groups.items())},
         "five_gram_bits_per_byte": {g: ngram.bits_per_byte(own) for g, own in sorted(groups.items())},
     }
 
 
-def compare_with(previous: Path, work: Path) -> dict[str, float]:
+def compare_with(previous: Path, documents: list[Document]) -> dict[str, float]:
     """Held-out bits per byte of another base, to be set beside."""
     model, tokenizer = load_base(previous)
-    groups = held_out_groups(work)
-    return {g: pretraining.bits_per_byte(model.eval(), tokenizer, own) for g, own in sorted(groups.items())}
+    groups = held_out_groups(documents)
+    return {g: bits_per_byte(model.eval(), tokenizer, own) for g, own in sorted(groups.items())}
 
 
 def write_card(folder: Path, facts: dict) -> None:

@@ -86,12 +86,12 @@ def prompt_length(row: Row) -> int:
     return next((i for i, label in enumerate(row.labels) if label != IGNORE), len(row.ids))
 
 
-def make_batch(rows: Sequence[Row], prefix: int) -> Batch:
-    """Pad rows on the right to the longest, in steps of WIDTH.
+def make_batch(rows: Sequence[Row], prefix: int = 0, width: int | None = None) -> Batch:
+    """Pad rows on the right to `width`, by default the longest in steps of WIDTH.
 
     Causal attention keeps padding out of every real position.
     """
-    width = rounded(max(len(row.ids) for row in rows) - prefix)
+    width = width or rounded(max(len(row.ids) for row in rows) - prefix)
     tokens = torch.full((len(rows), width), PAD_ID)
     labels = torch.full((len(rows), width), IGNORE)
     for index, row in enumerate(rows):

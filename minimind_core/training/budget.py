@@ -1,27 +1,22 @@
-"""Pretraining that fills a time budget on one GPU.
+"""Pretraining that fills a time budget.
 
 Packed texts first, then whole conversations, one loop for both.
 """
 
 from __future__ import annotations
 
-import csv
 import time
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
 from minimind_core.config import TrainConfig
 from minimind_core.modeling.minimind import MiniMind
-from minimind_core.modeling.tokenizer import PAD_ID, Message, encode_chat
-from minimind_core.training.batches import IGNORE, Batch, Row
+from minimind_core.training.batches import Batch, Row, make_batch
 from minimind_core.training.optimizers import build_optimizers
-from minimind_core.training.trainer import compiled, optimizer_step
+from minimind_core.training.trainer import optimizer_step
 
 EARLY = {
     "prose": 0.13, "prose2": 0.12, "classical": 0.07, "docs": 0.12, "law": 0.025, "counselling": 0.12,
@@ -52,7 +47,7 @@ class BudgetPlan:
     late: Mapping[str, float] = field(default_factory=lambda: LATE)  # the same once conversations are trained
     chat_widths: Mapping[int, float] = field(default_factory=lambda: {128: 0.5, 256: 0.15, 512: 0.35})
     train: TrainConfig = field(
-        default_factory=lambda: TrainConfig(3e-3, matrix_learning_rate=0.02, matrix_decay=0.02, compile=True)
+        default_factory=lambda: TrainConfig(3e-3, matrix_learning_rate=0.02, matrix_decay=0.02)
     )
 
     def factor(self, step: int, progress: float) -> float:
@@ -109,26 +104,7 @@ class ChatRows:
         width = int(self.rng.choice(list(self.buckets), p=self.shares))
         rows, chance = self.buckets[width]
         count = max(1, tokens // width)
-        ids = torch.full((count, width), PAD_ID)
-        labels = torch.full((count, width), IGNORE)
-        for place, index in enumerate(self.rng.choice(len(rows), count, p=chance)):
-            row = rows[index]
-            ids[place, : len(row.ids)] = torch.tensor(row.ids)
-            labels[place, : len(row.labels)] = torch.tensor(row.labels)
-        return Batch(ids, labels)
-
-
-def chat_row(tokenizer: Tokenizer, turns: Sequence[Message], longest: int) -> Row | None:
-    """A conversation with loss on its answers, cut after the last answer that fits.
-
-    None where not even the first one does.
-    """
-    for end in range(len(turns), 0, -2):
-        ids, answer = encode_chat(tokenizer, turns[:end])
-        if len(ids) <= longest:
-            labels = [token if learn else IGNORE for token, learn in zip(ids[1:], answer[1:], strict=True)]
-            return Row(array("i", ids[:-1]), array("i", labels))
-    return None
+        return make_batch([rows[i] for i in self.rng.choice(len(rows), count, p=chance)], width=width)
 
 
 def packed_step(
@@ -153,7 +129,7 @@ def train_within(
     Yields step, tokens, seconds, stage (0 texts, 1 conversations), loss and rate factor.
     """
     optimizers, rng = build_optimizers(model, plan.train), np.random.default_rng(3)
-    hidden = compiled(model.hidden) if plan.train.compile else model.hidden
+    hidden = torch.compile(model.hidden, dynamic=False) if model.device.type == "cuda" else model.hidden
     started, step, tokens = time.monotonic(), 0, 0
     while (progress := (time.monotonic() - started) / plan.seconds) < 1:
         late = progress >= plan.chat_from
@@ -169,9 +145,3 @@ def train_within(
             "stage": int(late),
             "loss": round(loss, 4), "factor": round(factor, 3),
         }  # fmt: skip
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """The rows that a training within a budget has logged."""
-    with path.open(encoding="utf-8", newline="") as lines:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]

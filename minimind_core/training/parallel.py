@@ -50,15 +50,6 @@ def meeting_place() -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if dist.get_backend() == "nccl" else "cpu"
 
 
-def any_wants_to_stop(stop: bool) -> bool:
-    """Whether any process wants to stop; all of them have to ask."""
-    if not dist.is_initialized():
-        return stop
-    flag = torch.tensor([float(stop)], device=meeting_place())
-    dist.all_reduce(flag)
-    return bool(flag.item())
-
-
 def wait_for_all() -> None:
     """Go on when every process has come this far."""
     if dist.is_initialized():

@@ -1,9 +1,8 @@
-"""The embedded base model's data: filtered corpus, sampled mix, packed token rows."""
+"""The embedded base model's data: filtered corpus, copying exercises, measure."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import lzma
 import math
@@ -16,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import PAD, chat_segments
@@ -112,11 +110,9 @@ def group_of(name: str, row: dict) -> str:
     return "story" if name == "everyday" else GROUPS.get(row["shard"], "docs")
 
 
-def read_corpus(
-    folder: Path, held_back: re.Pattern[str] | None = None, names: Sequence[str] = FILES
-) -> Iterator[Document]:
+def read_corpus(folder: Path, held_back: re.Pattern[str] | None = None) -> Iterator[Document]:
     """All permitted documents of the corpus files that are there; see `allowed`."""
-    for name in names:
+    for name in FILES:
         path = folder / f"{name}.jsonl.xz"
         if not path.is_file():
             continue
@@ -179,92 +175,19 @@ def copy_exercises(documents: Sequence[Document], count: int, seed: int) -> list
     return exercises
 
 
-def sample_mix(
-    documents: Sequence[Document], shares: dict[str, float], tokens: int, seed: int
-) -> list[Document]:
-    """Weighted sampling without replacement within each group until its share of `tokens` is filled, then
-    shuffled.
-    """
-    rng = random.Random(seed)
-    chosen: list[Document] = []
-    for group, share in shares.items():
-        pool = copy_exercises(documents, 1 + tokens // 150, seed) if group == "copy" else documents
-        members = [d for d in pool if d.group == group and not d.held_out]
-        members.sort(key=lambda d: rng.expovariate(d.weight))
-        characters = share * tokens * 1.45  # about 1.45 characters a token
-        for document in itertools.cycle(members):  # a plan larger than the corpus passes over it again
-            if characters <= 0:
-                break
-            chosen.append(document)
-            characters -= len(document.text)
-    rng.shuffle(chosen)
-    return chosen
-
-
-def encode_flat(documents: Sequence[Document], tokenizer: Tokenizer) -> np.ndarray:
-    """All documents' ids one after another, each with the end-of-text token; uint16 (n,)."""
-    encoded = tokenizer.encode_batch_fast([d.text + PAD for d in documents])
+def encode_flat(texts: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
+    """All texts' ids one after another, each with the end-of-text token; uint16 (n,)."""
+    encoded = tokenizer.encode_batch_fast([text + PAD for text in texts])
     return np.concatenate([np.asarray(e.ids, dtype=np.uint16) for e in encoded])
 
 
-def pack(documents: Sequence[Document], tokenizer: Tokenizer, row: int) -> np.ndarray:
-    """Documents one after another, cut into rows of row + 1 ids; uint16 (n, row + 1)."""
-    flat = encode_flat(documents, tokenizer)
-    count = (len(flat) - 1) // row
-    return np.stack([flat[i * row : i * row + row + 1] for i in range(count)])
-
-
-class PackedRows(Sequence):
-    """Optimizer steps over packed rows; item i is one batch, every row is used once."""
-
-    def __init__(self, rows: np.ndarray, rows_per_step: int) -> None:
-        self.rows, self.rows_per_step = rows, rows_per_step
-
-    def __len__(self) -> int:
-        return len(self.rows) // self.rows_per_step
-
-    def __getitem__(self, step: int) -> list[Batch]:
-        if not 0 <= step < len(self):
-            raise IndexError(step)
-        block = self.rows[step * self.rows_per_step : (step + 1) * self.rows_per_step].astype(np.int64)
-        rows = torch.from_numpy(block)
-        return [Batch(rows[:, :-1], rows[:, 1:])]
-
-
-def bits_per_byte(model: MiniMind, tokenizer: Tokenizer, texts: Sequence[str]) -> float:
+def bits_per_byte(model: MiniMind, tokenizer: Tokenizer, texts: Sequence[str], width: int = 256) -> float:
     """Cross-entropy per UTF-8 byte, in bits.
 
-    Texts are packed as in training, the last partial row left out.
+    Texts are packed into rows of `width` tokens as in training, the last partial row left out.
     """
-    rows = pack([Document(text, "", "", "") for text in texts], tokenizer, 256)
-    source = PackedRows(rows, 1)
-    nats = (
-        mean_loss(model, [batch for index in range(len(source)) for batch in source[index]])
-        * rows[:, 1:].size
-    )
-    tokens = sum(len(e.ids) + 1 for e in tokenizer.encode_batch_fast(list(texts)))
-    size = sum(len(text.encode()) for text in texts) * rows[:, 1:].size / tokens
+    flat = torch.from_numpy(encode_flat(texts, tokenizer).astype(np.int64))
+    rows = flat[: (len(flat) - 1) // width * width + 1].unfold(0, width + 1, width)
+    nats = mean_loss(model, [Batch(row[None, :-1], row[None, 1:]) for row in rows]) * rows[:, 1:].numel()
+    size = sum(len(text.encode()) for text in texts) * rows[:, 1:].numel() / len(flat)
     return nats / math.log(2) / size
-
-
-def grow(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Copy a trained stack into one of twice its depth (or the same) without changing its function.
-
-    Layer i becomes layers 2i and 2i + 1; the copy's two residual outputs start at zero (identity), so the
-    deeper network computes what the shallow one did and trains on from there (progressive stacking,
-    arXiv:2011.13635).
-    """
-    if f"model.layers.{layers - 1}.input_layernorm.weight" in state:
-        return state
-    grown = {name: t for name, t in state.items() if ".layers." not in name}
-    for name, tensor in state.items():
-        match = re.match(r"(model\.layers\.)(\d+)(\..*)", name)
-        if not match:
-            continue
-        head, index, tail = match[1], int(match[2]), match[3]
-        silent = tail.endswith(("o_proj.weight", "down_proj.weight"))
-        grown[f"{head}{2 * index}{tail}"] = tensor
-        grown[f"{head}{2 * index + 1}{tail}"] = torch.zeros_like(tensor) if silent else tensor.clone()
-    if f"model.layers.{layers - 1}.input_layernorm.weight" not in grown:
-        raise ValueError(f"growing does not give {layers} layers")
-    return grown

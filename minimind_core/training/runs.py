@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -34,7 +33,7 @@ from minimind_core.training.batches import (
     encode_rows,
     make_batch,
 )
-from minimind_core.training.parallel import any_wants_to_stop, check_same, is_first
+from minimind_core.training.parallel import check_same, is_first
 from minimind_core.training.run_files import (
     adapter_file,
     base_sha256,
@@ -49,33 +48,6 @@ from minimind_core.training.trainer import StepRecord, train
 VALIDATION_ROWS = 128  # rows of the validation file that watch training
 # settings that all parts of a training share
 FIXED = ("base_sha256", "data_sha256", "lora", "train", "epochs", "tokens_per_step")
-
-
-@dataclass
-class Watch:
-    """Validation losses so far, and whether it is time to stop."""
-
-    losses: list[float]
-    patience: int | None
-
-    @property
-    def best(self) -> float | None:
-        """The lowest loss."""
-        return min(self.losses, default=None)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the last `patience` validations brought no new best."""
-        return (
-            self.patience is not None and len(self.losses) - 1 - self.losses.index(self.best) >= self.patience
-            if self.losses
-            else False
-        )
-
-    def improves(self, loss: float) -> bool:
-        """Note a loss; true when it is the lowest."""
-        self.losses.append(loss)
-        return loss == self.best
 
 
 @dataclass
@@ -97,41 +69,21 @@ class Run:
         return run_folder(self.workbook, self.name)
 
     def train(self) -> Iterator[StepRecord]:
-        """Train, or go on after an interruption, yielding each step.
-
-        Afterwards best.safetensors holds the adapter of the lowest validation loss, adapter.safetensors that
-        of the last step, or a copy of the best one where `patience` ended training.
-        """
+        """Train, or go on after an interruption, yielding each step; the first process writes the folder."""
         if not is_first():
-            for record in self.steps():
-                yield record
-                if record.valid_loss is not None and any_wants_to_stop(False):
-                    return
+            yield from self.steps()
             return
-        previous = self.begin()
-        watch = Watch([], self.profile.patience)
-        record, seconds, finished = None, float(previous[-1]["seconds"] if previous else 0), False
+        previous, record, finished = self.begin(), None, False
+        seconds = float(previous[-1]["seconds"]) if previous else 0.0
         try:
             for record in self.steps():
-                if previous is not None:  # rows after the checkpoint are trained again
-                    watch.losses = [
-                        float(row["valid_loss"])
-                        for row in previous
-                        if row["valid_loss"] and int(row["step"]) < record.step
-                    ]
                 log_step(self.folder / "metrics.csv", record, previous)
                 previous, seconds = None, record.seconds
-                if record.valid_loss is not None and watch.improves(record.valid_loss):
-                    save_adapter(self.folder / "best.safetensors", self.model, self.profile.lora)
                 yield record
-                if record.valid_loss is not None and any_wants_to_stop(watch.exhausted):
-                    break
             finished = True
         finally:
             if record or finished:  # no record: the checkpoint already held the last step
-                self.save(finished, seconds, watch.best)
-        if watch.exhausted:
-            shutil.copyfile(self.folder / "best.safetensors", self.folder / "adapter.safetensors")
+                self.save(finished, seconds)
         self.checkpoint.unlink(missing_ok=True)
 
     def steps(self) -> Iterator[StepRecord]:
@@ -148,16 +100,16 @@ class Run:
         """Write run.json; returns the metrics of an interrupted run, or removes what an older run left."""
         resumed = self.checkpoint.exists()
         if not resumed:  # an older adapter must not be taken for this run's
-            for name in ("adapter.safetensors", "best.safetensors", "metrics.csv", "quiz.csv"):
+            for name in ("adapter.safetensors", "metrics.csv", "quiz.csv"):
                 (self.folder / name).unlink(missing_ok=True)
         write_json(self.folder / "run.json", {**self.settings, "status": "running"})
         return read_metrics(self.folder / "metrics.csv") if resumed else []
 
-    def save(self, finished: bool, seconds: float, best: float | None) -> None:
+    def save(self, finished: bool, seconds: float) -> None:
         """Write the adapter as it is now, and how training ended."""
         save_adapter(self.folder / "adapter.safetensors", self.model, self.profile.lora)
         status = "finished" if finished else "interrupted"
-        outcome = {"status": status, "train_seconds": seconds, "best_valid_loss": best}
+        outcome = {"status": status, "train_seconds": seconds}
         write_json(self.folder / "run.json", {**self.settings, **outcome})
 
     @property

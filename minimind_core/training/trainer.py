@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import shutil
 import signal
 import threading
 import time
@@ -185,14 +182,13 @@ def train(
     """
     optimizers = build_optimizers(model, config)
     progress = load_checkpoint(checkpoint, model, optimizers) if checkpoint else Progress()
-    hidden = compiled(model.hidden) if config.compile else None
     saver = Saver(checkpoint, model, optimizers, config.checkpoint_seconds)
     try:
         for step in range(progress.step, len(source)):
             with held_interrupts() as waiting:
                 started, batches = time.monotonic(), source[step]
                 factor = rate_factor(step, len(source), config)
-                loss, count = optimizer_step(model, batches, optimizers, factor, config, hidden)
+                loss, count = optimizer_step(model, batches, optimizers, factor, config)
                 progress = progress.after(loss, count, elapsed := time.monotonic() - started)
                 due = progress.step % config.validate_every == 0 or progress.step == len(source)
                 valid = mean_loss(model, validation) if validation and due else None
@@ -213,15 +209,6 @@ def train(
 def count_tokens(batches: Sequence[Batch]) -> int:
     """Number of tokens that are no padding."""
     return sum(int((batch.tokens != PAD_ID).sum()) for batch in batches)
-
-
-def compiled(function: Callable) -> Callable:
-    """The function through torch.compile, or itself where there is no C++ compiler."""
-    compilers = (os.environ.get("CXX"), "g++", "clang++", "cl")
-    if any(name and shutil.which(name) for name in compilers):
-        return torch.compile(function, dynamic=False)
-    logging.getLogger(__name__).warning("找不到 C++ 编译器，训练不编译，结果不变，速度较慢。")
-    return function
 
 
 def optimizer_step(
