@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 
 from minimind_core.config import load_workbook
-from minimind_core.evaluation.suites import read_blind
+from minimind_core.evaluation.suites import blind_rows
 from minimind_core.files import write_json
 
 WARM = 64  # questions before the clock starts
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--run", default="main")
     arguments = parser.parse_args()
     workbook, port = load_workbook(), free_port()
-    questions = [row["turns"][0] for row in read_blind(workbook.questions("valid"))]
+    questions = [row["turns"][0] for row in blind_rows(workbook.questions("valid"))]
     command = [
         sys.executable,
         "-m",

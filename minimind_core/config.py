@@ -60,13 +60,9 @@ class LoraConfig:
         """Factor of the update."""
         return self.alpha / self.rank
 
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready fields."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LoraConfig:
-        """Inverse of `as_dict`; fields of older versions are left out."""
+        """The settings in an adapter's header; fields of older versions are left out."""
         known = {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}
         return cls(**{**known, "target_modules": tuple(values["target_modules"])})
 

@@ -1,4 +1,4 @@
-"""Reading tables that people write, and writing files so that an interruption never leaves half of one."""
+"""Reading files that people write, and writing so that an interruption never leaves half a file."""
 
 from __future__ import annotations
 
@@ -51,6 +51,40 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def decoded(path: Path, raw: bytes) -> str:
+    """UTF-8 text, with or without a byte order mark; another encoding is named with its line."""
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise WorkbookError(f"{path}:{line}: 不是 UTF-8 编码。请用编辑器另存为 UTF-8。") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; empty where there is none."""
+    return decoded(path, path.read_bytes()) if path.is_file() else ""
+
+
+def read_json(path: Path, remedy: str = "请恢复或重新生成这个文件。") -> Any:
+    """The value of a JSON file; one that is missing or damaged is named, with what to do."""
+    if not path.is_file():
+        raise WorkbookError(f"{path}: 找不到这个文件。{remedy}")
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise WorkbookError(f"{path}:{error.lineno}: 不是合法的 JSON（{error.msg}）。{remedy}") from error
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line numbers and values of a JSONL file, blank lines left out; nothing where there is no file."""
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise WorkbookError(f"{path}:{number}: 这一行不是合法的 JSON。请改正。") from error
+
+
 def read_table(path: Path) -> dict[str, Any]:
     """A TOML file that a team may have written; an empty table where there is none."""
     return parse_toml(path, path.read_bytes()) if path.is_file() else {}
@@ -58,11 +92,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 def parse_toml(path: Path, raw: bytes) -> dict[str, Any]:
     """The tables of a TOML file; a mistake is named with its line and the likely remedy."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise WorkbookError(f"{path}:{line}: 不是 UTF-8 编码。请用编辑器另存为 UTF-8。") from error
+    text = decoded(path, raw)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

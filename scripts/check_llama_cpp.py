@@ -20,7 +20,7 @@ import torch
 
 from minimind_core.config import Workbook, load_workbook
 from minimind_core.errors import WorkbookError, exit_with
-from minimind_core.evaluation.suites import read_blind
+from minimind_core.evaluation.suites import blind_rows
 from minimind_core.files import write_json
 from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.generation import generate
@@ -61,7 +61,7 @@ def our_answers(
     def answer(dialogues: list[list[Message]]) -> list[str]:
         return [a.text for a in generate(model, source.tokenizer, dialogues, decoding)]
 
-    turns = [row["turns"] for row in read_blind(workbook.questions("test"))]
+    turns = [row["turns"] for row in blind_rows(workbook.questions("test"))]
     single = [[user(t[0])] for t in spread([t for t in turns if len(t) == 1], count)]
     two = spread([t for t in turns if len(t) == 2], count // 10)
     between = answer([[user(t[0])] for t in two])

@@ -9,22 +9,20 @@ python eval_model.py --lora_name None --model_mode 1        (the base alone)
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
+from minimind_core.cli import number
+from minimind_core.cli.models import talk
 from minimind_core.config import Workbook, load_workbook
 from minimind_core.conversations.importing import training_rows
 from minimind_core.conversations.mixing import dataset_file
-from minimind_core.devices import choose_device
 from minimind_core.errors import WorkbookError, exit_with
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.claims import claim_check
 from minimind_core.inference.decoding import Decoding
-from minimind_core.modeling.checkpoint import load_base
-from minimind_core.modeling.fast import lower_frozen
-from minimind_core.modeling.lora import load_adapter, merge_lora
 from minimind_core.modeling.tokenizer import Message
-from minimind_core.training.run_files import base_sha256, run_folder, trained_runs
+from minimind_core.training.run_files import base_sha256, read_run, run_folder, trained_runs
+from minimind_core.training.runs import load_model
 
 MODES = {1: "full_sft", 2: "rlhf"}  # MiniMind's numbers for the base that a LoRA was trained on
 
@@ -44,8 +42,8 @@ def parse() -> argparse.Namespace:
         help="1：workbook.toml 的 base；0：OUT_DIR 里 MiniMind 的 .pth",
     )
     parser.add_argument("--out_dir", type=Path, help="放 .pth 的文件夹（默认项目里的 out）")
-    parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--max_new_tokens", type=int, default=64)
+    parser.add_argument("--temperature", type=number(0, 5), default=0.0)
+    parser.add_argument("--max_new_tokens", type=number(1, 512, int), default=64)
     parser.add_argument("--no_check", action="store_true", help="不核对，原样给出模型的话")
     parser.add_argument("--chat", action="store_true", help="答完后继续手动提问")
     return parser.parse_args()
@@ -69,7 +67,7 @@ def check_base(workbook: Workbook, name: str, base: Path, mode: int) -> None:
     record = run_folder(workbook, name) / "run.json"
     if not record.is_file():
         return
-    trained = json.loads(record.read_text(encoding="utf-8"))
+    trained = read_run(record.parent)
     if trained["base_sha256"] != base_sha256(base):
         raise WorkbookError(
             f"{name} 是在 {trained['base']} 上训练的，--model_mode {mode} 装的却是 "
@@ -82,28 +80,37 @@ def questions(workbook: Workbook, name: str) -> list[list[Message]]:
     record = run_folder(workbook, name) / "run.json" if name != "None" else None
     data = dataset_file(workbook, "train")
     if record and record.is_file():
-        data = workbook.root / json.loads(record.read_text(encoding="utf-8"))["data"]
+        data = workbook.root / read_run(record.parent)["data"]
     rows = [row for _, row in training_rows(data, lambda line: None)] if data.is_file() else []
     own = [[{"role": "user", "content": question}] for question in workbook.show_questions]
     return own + [row.messages[:-1] for row in rows[:: max(1, len(rows) // 6)][:6]]
 
 
+def newest_adapter(workbook: Workbook, arguments: argparse.Namespace) -> Path:
+    """The .pth or the run's adapter of this name, whichever was written last."""
+    name = arguments.lora_name
+    files = [
+        *(arguments.out_dir / "lora").glob(f"{name}_*.pth"),
+        run_folder(workbook, name) / "adapter.safetensors",
+    ]
+    found = [path for path in files if path.is_file()]
+    if not found:
+        names = "、".join(existing(workbook, arguments))
+        raise WorkbookError(
+            f"{arguments.out_dir / 'lora'} 里没有 {name} 的 .pth，也没有运行 {name}。现有：{names}。"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
 def load_assistant(workbook: Workbook, arguments: argparse.Namespace) -> Assistant:
-    """The base with the .pth of this name or, where there is none, the adapter of the run of this name."""
+    """The base with the newest adapter of this name."""
     name = arguments.lora_name
     decoding = Decoding(max_new_tokens=arguments.max_new_tokens, temperature=arguments.temperature)
-    base = base_path(workbook, arguments)
-    model, tokenizer = load_base(base)
+    base, adapter = base_path(workbook, arguments), None
     if name != "None":
-        adapter = arguments.out_dir / "lora" / f"{name}_{model.config.hidden_size}.pth"
-        run = run_folder(workbook, name) / "adapter.safetensors"
-        if not adapter.is_file() and not run.is_file():
-            raise WorkbookError(
-                f"没有 {adapter}，也没有运行 {name}。现有：{'、'.join(existing(workbook, arguments))}。"
-            )
+        adapter = newest_adapter(workbook, arguments)
         check_base(workbook, name, base, arguments.model_mode)
-        merge_lora(load_adapter(adapter if adapter.is_file() else run, model))
-    lower_frozen(model.requires_grad_(False).eval().to(choose_device()))
+    model, tokenizer = load_model(base, adapter)
     check = None if arguments.no_check or name == "None" else claim_check(workbook)
     return Assistant(model, tokenizer, decoding, check)
 
@@ -126,11 +133,8 @@ def main() -> int:
             "\n".join(f"{'问' if m['role'] == 'user' else '答'}：{m['content']}" for m in messages)
             + f"\n答：{answer.text}\n"
         )
-    messages: list[Message] = []
-    while arguments.chat and (question := input("问（空行结束）：").strip()):
-        messages.append({"role": "user", "content": question})
-        messages.append({"role": "assistant", "content": assistant.answer(messages).text})
-        print("答：" + messages[-1]["content"])
+    if arguments.chat:
+        talk(assistant)
     return 0
 
 

@@ -12,6 +12,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from minimind_core.cli import number
 from minimind_core.cli.models import show_training
 from minimind_core.config import PROFILES, STOCK_LORA, Profile, load_workbook
 from minimind_core.conversations.mixing import dataset_file, write_dataset
@@ -32,12 +33,16 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="LoRA 微调（参数名与 MiniMind 相同）")
     parser.add_argument("--lora_name", default="lora_music", help="名字，也是运行名")
     parser.add_argument("--data_path", type=Path, required=True, help="JSONL 训练文件")
-    parser.add_argument("--epochs", type=int, help="遍数（默认取 workbook.toml 的 profile）")
-    parser.add_argument("--learning_rate", type=float, help="峰值学习率")
+    parser.add_argument("--epochs", type=number(1, 1000, int), help="遍数（默认取 workbook.toml 的 profile）")
+    parser.add_argument("--learning_rate", type=number(1e-7, 1), help="峰值学习率")
     parser.add_argument(
-        "--batch_size", type=int, help=f"每步大约几条对话（按每条 {TOKENS_A_ROW} 个词元折算）"
+        "--batch_size",
+        type=number(1, 4096, int),
+        help=f"每步大约几条对话（按每条 {TOKENS_A_ROW} 个词元折算）",
     )
-    parser.add_argument("--save_interval", type=int, default=0, help="每隔几步存一次 .pth；结束时总会存")
+    parser.add_argument(
+        "--save_interval", type=number(0, 1e6, int), default=0, help="每隔几步存一次 .pth；结束时总会存"
+    )
     parser.add_argument(
         "--preset",
         choices=("default", "stock"),
@@ -51,17 +56,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chosen_profile(profile: Profile, arguments: argparse.Namespace) -> Profile:
+def chosen_profile(profile: Profile, arguments: argparse.Namespace, device: str) -> Profile:
     """The workbook's profile with what the command line changes."""
-    train = replace(
-        profile.train, **({"learning_rate": arguments.learning_rate} if arguments.learning_rate else {})
-    )
-    changes = {"epochs": arguments.epochs} if arguments.epochs else {}
-    if arguments.batch_size:
-        changes["tokens_per_step"] = arguments.batch_size * TOKENS_A_ROW
-    return replace(
-        profile, train=train, lora=STOCK_LORA if arguments.preset == "stock" else profile.lora, **changes
-    )
+    step = arguments.batch_size and arguments.batch_size * TOKENS_A_ROW
+    profile = profile if step else profile.on(device)  # a step of a given size keeps the rate that fits it
+    changes = {"epochs": arguments.epochs, "tokens_per_step": step}
+    changes["lora"] = STOCK_LORA if arguments.preset == "stock" else None
+    if arguments.learning_rate:
+        changes["train"] = replace(profile.train, learning_rate=arguments.learning_rate)
+    return replace(profile, **{name: value for name, value in changes.items() if value})
 
 
 def main() -> int:
@@ -69,7 +72,7 @@ def main() -> int:
     arguments = parse()
     workbook = load_workbook(Path(__file__).resolve().parents[1])
     with process_group() as device:
-        profile = chosen_profile(PROFILES[workbook.profile].on(choose_device(device).type), arguments)
+        profile = chosen_profile(PROFILES[workbook.profile], arguments, choose_device(device).type)
         if is_first() and not dataset_file(workbook, "qa_valid").is_file():
             write_dataset(workbook)
         wait_for_all()
@@ -104,4 +107,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    exit_with(main)
+    exit_with(main, stopped="进度已保存，加 --resume 继续。")

@@ -56,7 +56,8 @@ def stream(messages):
     if server:
         return stream_from(server, run, messages, decoding)
     loaded = load(run)
-    return loaded.using(decoding, loaded.check if checking else None).stream(messages)
+    own = loaded.using(decoding)
+    return (own if checking else own.unchecked()).stream(messages)
 
 
 decoding = Decoding(max_new_tokens=longest, temperature=temperature, repetition_penalty=penalty)

@@ -127,10 +127,7 @@ def test_results_on_another_base_are_left_out(workbook, tokenizer):
 def test_a_result_is_kept_until_something_it_depends_on_changes(workbook):
     result = perform(workbook, TINY)
     assert finished(workbook, TINY) == json.loads(result_file(workbook, "tiny").read_text(encoding="utf-8"))
-    assert (
-        set(result["scores"]) >= {"identity", "seen", "unknown", "ended"}
-        and len(result["losses"]) == result["run"]["steps"]
-    )
+    assert set(result["scores"]) >= {"identity", "seen", "unknown", "ended"}
     assert not finished(workbook, replace(TINY, lora={"rank": 3, "first_layer": 0}))
     assert content_hash(workbook, replace(TINY, seed=43)) == content_hash(replace(workbook, seed=43), TINY)
     assert not finished(replace(workbook, seed=43), TINY) and not finished(

@@ -10,19 +10,6 @@ def test_stock_minimind_saves_nothing_in_an_epoch_shorter_than_its_interval(work
     assert found == [[2, False, False], [3, True, True], [4, True, False]]
 
 
-def test_a_log_prints_the_same_batches_of_every_epoch():
-    losses = [10 * epoch + step for epoch in range(4) for step in range(7)]
-    result = {"losses": losses, "run": {"steps": 28, "epochs": 4}, "valid_losses": [[3, 0.5]]}
-    assert postmortem.as_logged(result) == [10 * epoch + step for epoch in range(4) for step in (0, 2, 4)]
-    rows = postmortem.as_metrics(result)
-    assert (
-        [row["loss"] for row in rows] == losses
-        and rows[2]["valid_loss"] == 0.5
-        and rows[3]["valid_loss"] == ""
-    )
-    assert rows[2]["mean_loss"] == sum(losses[:3]) / 3
-
-
 def test_an_adapter_loads_on_another_base_and_says_something_else(workbook):
     write_dataset(workbook)
     run = prepare_run(workbook, "main", "smoke")

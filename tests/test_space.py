@@ -18,7 +18,7 @@ from minimind_core.conversations.unknown import Unknown, unknown_rows
 from minimind_core.conversations.wordings import (
     WAYS,
     load_book,
-    parse_wordings,
+    read_wordings,
     value_kind,
     wordings_of,
     wordings_template,
@@ -45,12 +45,14 @@ def space_about(rows, seed=1, **draws):
 
 
 @pytest.mark.parametrize(("text", "problem"), [
-    ("[a]\nfoo = ['x']", "只能写"), ("[a]\nask = 'x'", "文字的列表"), ("[a", "格式错误"), ("[a]\nask = ['x']", "没有 {s}"),
+    ("[a]\nfoo = ['x']", "只能写"), ("[a]\nask = 'x'", "文字的列表"), ("[a", "格式不对"), ("[a]\nask = ['x']", "没有 {s}"),
     ("[a]\nanswer = '{s}'", "没有 {v}"), ("[a]\nkind = 'x'", "kind 应是"), ("frames = ['x']", "没有 {q}"),
 ])  # fmt: skip
-def test_bad_wordings_are_refused(text, problem):
+def test_bad_wordings_are_refused(tmp_path, text, problem):
+    path = tmp_path / "wordings.toml"
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(WorkbookError, match=problem):
-        parse_wordings(text, "wordings.toml")
+        read_wordings(path)
 
 
 def test_a_team_can_add_wordings_of_its_own(workbook):
@@ -73,7 +75,7 @@ def test_a_team_can_add_wordings_of_its_own(workbook):
     ("负责人", ["王建国"], "person"), ("开门时间", ["6:30"], "date"), ("座位数", ["800", "1200"], "number"), ("位置", ["东门旁"], "place"),
     ("开业年份", ["2009年"], "year"), ("招牌菜", ["酸菜鱼"], "thing"), ("出生日期", ["1979年1月18日"], "date"),
 ])  # fmt: skip
-def test_values_are_asked_for_with_question_words_of_their_kind(attribute, values, kind):
+def test_values_are_asked_for_with_question_words_of_their_kind(tmp_path, attribute, values, kind):
     assert value_kind(attribute, values) == kind
     asked = " ".join(wordings_of(attribute, values, {}).forms("ask"))
     words = {
@@ -86,7 +88,8 @@ def test_values_are_asked_for_with_question_words_of_their_kind(attribute, value
     }
     assert words[kind] in asked
     assert kind == "thing" or "{a}是什么？" not in asked
-    assert parse_wordings(wordings_template(attribute, kind), "x")[attribute]["kind"] == kind
+    (tmp_path / "wordings.toml").write_text(wordings_template(attribute, kind), encoding="utf-8")
+    assert read_wordings(tmp_path / "wordings.toml")[attribute]["kind"] == kind
 
 
 def test_answers_have_one_possessive(workbook):

@@ -129,7 +129,7 @@ def test_questions_written_for_other_facts_are_left_out(songs):
 def test_a_broken_test_question_is_named_by_its_line(workbook, line):
     workbook.questions("test").write_text('{"suite": "everyday", "turns": ["早"]}\n' + line, encoding="utf-8")
     with pytest.raises(WorkbookError, match="test.jsonl:2"):
-        suites.read_blind(workbook.questions("test"))
+        suites.blind_rows(workbook.questions("test"))
 
 
 def test_a_new_suite_is_one_line(workbook, monkeypatch):
@@ -148,7 +148,7 @@ def test_baselines_answer_without_a_model(songs):
     assert rules.answer(question).text == "《力量》的原唱是王力宏。"
     follow = Question("follow", ("周杰伦英文名", "那力量的原唱是谁"), "王力宏", "《力量》", "原唱")
     assert rules.answer(follow).text == "《力量》的原唱是王力宏。"
-    assert rules.answer(Question("unknown", ("没听过的歌谁唱的",))).text == rules.refusal
+    assert rules.answer(Question("unknown", ("没听过的歌谁唱的",))).text == rules.check.fallback
     rows = [row for row in suites.read_conversations(suites.dataset_file(songs, "qa_train"))]
     assert Lookup(rows).answer(Question("seen", (rows[0].question,))).text == rows[0].answer
 

@@ -24,12 +24,21 @@ def deferred(module: str, name: str) -> Callable[[Workbook, argparse.Namespace],
     return run
 
 
-def temperature(text: str) -> float:
-    """A number from 0 to 5."""
-    value = float(text)
-    if not 0 <= value <= 5:
-        raise argparse.ArgumentTypeError("应在 0 到 5 之间")
-    return value
+def number(low: float, high: float, kind: type = float) -> Callable[[str], float]:
+    """A reader of numbers of a kind in a range, for argparse."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(
+                f"应是 {low:g} 到 {high:g} 之间的{'整' if kind is int else ''}数"
+            )
+        return value
+
+    return read
 
 
 Verb = Callable[..., argparse.ArgumentParser]
@@ -43,7 +52,7 @@ def add_data_verbs(verb: Verb) -> None:
         nargs="+",
         help="百科、MediaWiki API、Wikidata 或 MusicBrainz 的网址；结果写到 dataset/raw/collected.csv",
     )
-    sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="KdConv 的 music/*.json")
+    sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="KdConv 的 *.json")
     sub.add_argument(
         "--fetch-kdconv",
         nargs="?",
@@ -58,7 +67,7 @@ def add_data_verbs(verb: Verb) -> None:
         default="default",
         help="数据配方（默认 default；其余是原始日志里的各版数据）",
     )
-    sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="配方所用的 KdConv music/*.json")
+    sub.add_argument("--kdconv", type=Path, nargs="*", default=[], help="配方所用的 KdConv *.json")
     sub = verb("doctor", "data", "检查 JSONL 数据文件", run=False)
     sub.add_argument("files", type=Path, nargs="+", help="要检查的文件")
     sub.add_argument("--limit", type=int, default=50, help="最多显示几条")
@@ -83,7 +92,7 @@ def add_experiment_options(sub: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="*",
         default=[],
-        help="KdConv 的 music/*.json（默认 dataset/raw/kdconv，没有就用小样本）",
+        help="KdConv 的 *.json（默认 dataset/raw/kdconv，没有就用小样本）",
     )
 
 
@@ -101,7 +110,7 @@ def add_model_verbs(verb: Verb) -> None:
     sub.add_argument("--resume", action="store_true", help="从中断处继续")
     sub.add_argument("--device", help="cuda、mps 或 cpu（默认自动选择）")
     sub.add_argument(
-        "--threads", type=int, choices=range(1, 257), metavar="N", help="CPU 线程数（默认由 PyTorch 决定）"
+        "--threads", type=number(1, 256, int), metavar="N", help="CPU 线程数（默认由 PyTorch 决定）"
     )
     sub.add_argument(
         "--track", choices=("tensorboard", "wandb", "swanlab"), help="同时记录到这个工具；metrics.csv 总会写"
@@ -109,7 +118,7 @@ def add_model_verbs(verb: Verb) -> None:
     sub.add_argument(
         "--experiment",
         metavar="NAME",
-        help="按 experiments.toml 里的一项训练并打分（run01…run10、data5 等），运行名就是它",
+        help="按 experiments.toml 里的一项训练并打分，运行名就是它；minimind experiments 列出全部",
     )
     add_experiment_options(sub)
     add_experiments_verb(verb)
@@ -122,15 +131,8 @@ def add_model_verbs(verb: Verb) -> None:
 def add_experiments_verb(verb: Verb) -> None:
     """The verb for many experiments."""
     sub = verb("experiments", "experiments", "成批运行实验；已有且没有变动的不重跑", run=False)
-    sub.add_argument(
-        "names",
-        nargs="*",
-        metavar="NAME",
-        help="实验名或组名（log、kdconv、recipe、ablation、seeds、rank）；不写就列出全部",
-    )
-    sub.add_argument(
-        "--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="同时运行几个进程"
-    )
+    sub.add_argument("names", nargs="*", metavar="NAME", help="实验名或组名；不写就列出全部")
+    sub.add_argument("--jobs", type=number(1, 64, int), default=1, metavar="N", help="同时运行几个进程")
     sub.add_argument(
         "--scheduler",
         default="",
@@ -145,17 +147,10 @@ def add_talk_verbs(verb: Verb) -> None:
     sub = verb("ask", "models", "回答一个文件里的问题，输出 JSONL")
     sub.add_argument("--questions", type=Path, required=True, help="每行一个问题，或 JSONL")
     sub.add_argument("--out", type=Path, help="输出文件（默认打印）")
-    sub.add_argument(
-        "--max-new-tokens",
-        type=int,
-        choices=range(1, 513),
-        metavar="1–512",
-        default=128,
-        help="每个回答最多多少词元",
-    )
+    sub.add_argument("--max-new-tokens", type=number(1, 512, int), default=128, help="每个回答最多多少词元")
     add_check_option(sub)
     sub = verb("chat", "models", "在终端里对话")
-    sub.add_argument("--temperature", type=temperature, default=0.0, help="0 为贪心，越大越随机")
+    sub.add_argument("--temperature", type=number(0, 5), default=0.0, help="0 为贪心，越大越随机")
     add_check_option(sub)
     sub = verb("show", "show", "课堂展示的网页（Voilà），在本机浏览器里打开")
     sub.add_argument("--port", type=int, default=8866, help="端口（默认 8866）")

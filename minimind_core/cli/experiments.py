@@ -17,7 +17,12 @@ from minimind_core.experiments.settings import Experiment, load_experiments
 
 def train_experiment(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Train and score one experiment here."""
-    (experiment,) = chosen(workbook, [arguments.experiment])
+    experiment, *others = chosen(workbook, [arguments.experiment])
+    if others:
+        raise WorkbookError(
+            f"{arguments.experiment} 是一组实验。一组用 minimind experiments {arguments.experiment}；"
+            f"这里写其中一个，例如 {experiment.name}。"
+        )
     with tqdm(unit="步", disable=None) as bar:
         result = perform(workbook, experiment, arguments.size, arguments.kdconv, lambda record: bar.update())
     print(

@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minimind_core.config import Workbook
+from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.ledger import OUTCOMES, ledger, readable
 from minimind_core.evaluation.scoring import evaluate_run
 from minimind_core.files import write_json, write_jsonl
@@ -35,6 +36,7 @@ def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
     if arguments.experiment:
         from minimind_core.cli.experiments import train_experiment
 
+        refuse_unused(arguments)
         return train_experiment(workbook, arguments)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -52,6 +54,17 @@ def train(workbook: Workbook, arguments: argparse.Namespace) -> int:
         ) as log:
             show_training(run, log)
     return 0
+
+
+def refuse_unused(arguments: argparse.Namespace) -> None:
+    """Name the options that an experiment settles itself."""
+    given = [name for name in ("profile", "data", "device", "threads", "track") if getattr(arguments, name)]
+    given += ["resume"] * arguments.resume + ["run"] * (arguments.run != "main")
+    if given:
+        options = "、".join(f"--{name}" for name in given)
+        raise WorkbookError(
+            f"--experiment 不能和 {options} 一起用：设置和运行名由实验决定，中断后再运行一次就接着训练。"
+        )
 
 
 def show_training(
@@ -139,6 +152,7 @@ def ask(workbook: Workbook, arguments: argparse.Namespace) -> int:
         answers = assistant.answer_all(dialogues, report=bar.update)
     rows = [
         {"question": messages[-1]["content"], "answer": a.text, "new_tokens": a.new_tokens, "ended": a.ended}
+        | ({"withdrawn": a.own} if a.own is not None else {})  # what the model itself said
         for messages, a in zip(dialogues, answers, strict=True)
     ]
     if arguments.out:
@@ -153,6 +167,12 @@ def chat(workbook: Workbook, arguments: argparse.Namespace) -> int:
     decoding = Decoding(temperature=arguments.temperature)
     assistant = Assistant.load(workbook, arguments.run, decoding, check=not arguments.no_check)
     print(f"和 {arguments.run} 对话：直接输入问题；空行、“退出”或 Ctrl-C 结束。")
+    talk(assistant)
+    return 0
+
+
+def talk(assistant: Assistant) -> None:
+    """Question and answer in turn, until an empty line, a goodbye, Ctrl-C or Ctrl-D."""
     messages: list[dict[str, str]] = []
     try:
         while (question := input("问：").strip()) and question.lower() not in GOODBYES:
@@ -160,7 +180,6 @@ def chat(workbook: Workbook, arguments: argparse.Namespace) -> int:
             messages.append({"role": "assistant", "content": print_answer(assistant, messages)})
     except (EOFError, KeyboardInterrupt):
         print()
-    return 0
 
 
 def print_answer(assistant: Assistant, messages: list[dict[str, str]]) -> str:

@@ -19,8 +19,7 @@ PORTS_TRIED = 50  # from the wanted one on
 
 def show(workbook: Workbook, arguments: argparse.Namespace) -> int:
     """Serve the panel until Ctrl-C, at the wanted port or the next free one."""
-    if arguments.run != "base":
-        adapter_file(workbook, arguments.run)  # a missing run is named here, not in the page
+    adapter_file(workbook, arguments.run)  # a missing run is named here, not in the page
     runs = list(dict.fromkeys([arguments.run, *trained_runs(workbook), "base"]))
     port = free_port(arguments.port)
     command, environment = page_command(page_notebook(workbook, runs), port, not arguments.no_browser)

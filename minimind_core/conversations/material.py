@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from minimind_core.errors import WorkbookError
-from minimind_core.files import merged, read_table
+from minimind_core.files import merged, read_jsonl, read_table, read_text
 
 
 @cache
@@ -31,18 +32,19 @@ class Material:
 
     folder: Path
 
-    def own_text(self, name: str) -> str:
-        """Content of the topic's file; empty where there is none."""
-        path = self.folder / name
-        try:
-            return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-        except UnicodeDecodeError as error:
-            raise WorkbookError(f"{path}: 不是 UTF-8 编码。请另存为 UTF-8。") from error
-
     def lines(self, name: str) -> list[str]:
-        """Lines of a text or JSONL file, the package's first, blank ones left out."""
-        text = f"{data_text(name)}\n{self.own_text(name)}"
+        """Lines of a text file, the package's first, blank ones left out."""
+        text = f"{data_text(name)}\n{read_text(self.folder / name)}"
         return [line for line in text.split("\n") if line.strip()]
+
+    def rows(self, name: str) -> list[list[str]]:
+        """Lists of texts from a JSONL file, the package's first."""
+        own = []
+        for number, row in read_jsonl(path := self.folder / name):
+            if not (isinstance(row, list) and len(row) % 2 == 0 and all(isinstance(t, str) for t in row)):
+                raise WorkbookError(f'{path}:{number}: 每行应是成对的文字，例如 ["问", "答"]。请改正。')
+            own.append(row)
+        return [*map(json.loads, data_text(name).strip().split("\n")), *own]
 
     def table(self, name: str) -> dict[str, Any]:
         """A TOML file, without its ending."""

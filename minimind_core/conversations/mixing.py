@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Mix, Workbook
@@ -17,7 +17,8 @@ from minimind_core.conversations.schema import Conversation
 from minimind_core.conversations.space import Space, converse, fact_rows, unseen_rows
 from minimind_core.conversations.unknown import Unknown, unknown_rows
 from minimind_core.conversations.wordings import Book, load_book
-from minimind_core.files import write_jsonl, write_text
+from minimind_core.errors import WorkbookError
+from minimind_core.files import read_jsonl, write_jsonl, write_text
 from minimind_core.texts import normalize
 
 Splits = dict[str, list[Conversation]]
@@ -84,8 +85,7 @@ def everyday_rows(workbook: Workbook, number: int) -> list[Conversation]:
     identity = Identity.from_workbook(workbook)
     own = identity.small_talk()
     taken = {remark for remark, _ in own}.union(*map(identity.questions, INTENTS))
-    dialogues = [json.loads(line) for line in Material(workbook.texts).lines("everyday.jsonl")]
-    dialogues = [texts for texts in dialogues if texts[0] not in taken]
+    dialogues = [texts for texts in Material(workbook.texts).rows("everyday.jsonl") if texts[0] not in taken]
     chosen = random.Random(workbook.seed).sample(dialogues, min(number, len(dialogues)))
     pairs = [[pair] for pair in own] + [list(zip(texts[::2], texts[1::2], strict=True)) for texts in chosen]
     return [converse(item, kind="everyday") for item in pairs]
@@ -121,14 +121,22 @@ def mixed_parts(splits: Splits, ratio: Mix) -> list[tuple[Sequence[Conversation]
     return kept
 
 
+def read_blind(path: Path) -> list[tuple[int, dict[str, Any]]]:
+    """Line numbers and rows of a file of questions that others wrote; none if the file is not there."""
+    rows = list(read_jsonl(path))
+    for number, row in rows:
+        turns = row.get("turns") if isinstance(row, dict) else None
+        if not isinstance(turns, list) or not turns or not all(isinstance(turn, str) for turn in turns):
+            raise WorkbookError(f"{path}:{number}: 应含 suite 和 turns，turns 是文字的列表。请改正。")
+    return rows
+
+
 def reserved_questions(workbook: Workbook) -> set[str]:
     """Questions that others wrote for the test.
 
     What is drawn by chance in the very same words is not taught.
     """
-    path = workbook.questions("test")
-    lines = path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else []
-    asked = [json.loads(line)["turns"] for line in lines if line.strip()]
+    asked = [row["turns"] for _, row in read_blind(workbook.questions("test"))]
     return {normalize(turns[0]) for turns in asked if len(turns) == 1}
 
 

@@ -5,7 +5,6 @@ Subjects, attributes and pairs that the facts lack, and other topics.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -153,11 +152,9 @@ class Unknown:
     def written_questions(self, sort: str) -> list[tuple[str, str]]:
         """Natural questions and what each asks for, without those that some fact may answer."""
         file = {"person": "unknown_people.jsonl", "work": "unknown_works.jsonl"}.get(sort)
-        lines = self.material.lines(file) if file else []
-        rows = [tuple(json.loads(line)) for line in lines]
         return [
             (form, name)
-            for form, name in rows
+            for form, name in (self.material.rows(file) if file else ())
             if not any(known in name or name in known for known in self.space.of_attribute)
         ]
 

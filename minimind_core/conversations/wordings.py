@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from minimind_core.collection.facts import Fact
 from minimind_core.conversations.material import data_table
 from minimind_core.errors import WorkbookError
+from minimind_core.files import read_table
 
 # Ways of asking, and what each form of a way must mention.
 WAYS: dict[str, tuple[str, ...]] = {
@@ -105,12 +105,9 @@ def wordings_of(attribute: str, values: Sequence[str], table: Mapping[str, Any])
     )
 
 
-def parse_wordings(text: str, place: str) -> dict[str, Any]:
+def read_wordings(path: Path) -> dict[str, Any]:
     """A wordings file, checked: known keys, lists of texts, and in every form what it has to mention."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise WorkbookError(f"{place}: 格式错误（{error}）。文字要用英文双引号括起来。") from error
+    tables, place = read_table(path), str(path)
     for attribute, table in tables.items():
         if attribute in SCENES:
             check_forms(table, SCENES[attribute], f"{place}: {attribute}")
@@ -149,7 +146,7 @@ def load_book(path: Path, facts: Sequence[Fact]) -> Book:
     The file's scenes are used only if it knows at least half of the attributes, so that those of another
     topic stay out.
     """
-    tables = parse_wordings(path.read_text(encoding="utf-8-sig"), str(path)) if path.is_file() else {}
+    tables = read_wordings(path)
     values: dict[str, list[str]] = {}
     for fact in facts:
         values.setdefault(fact.attribute, []).append(fact.value)
@@ -160,7 +157,7 @@ def load_book(path: Path, facts: Sequence[Fact]) -> Book:
 
 
 def wordings_template(attribute: str, kind: str) -> str:
-    """A table for dataset/wordings.toml that a team fills in for an attribute without wordings of its own."""
+    """A table for a topic's wordings.toml, to be filled in for an attribute that has no wordings yet."""
     general = data_table("forms")[kind]["ask"][0].replace("{a}", attribute)
     return (
         f'["{attribute}"]\nanswer = "{wordings_of(attribute, (), {"kind": kind}).answer}"\n'

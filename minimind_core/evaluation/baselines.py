@@ -12,7 +12,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Workbook
-from minimind_core.conversations.identity import Identity
 from minimind_core.conversations.mixing import book_of, dataset_file
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.conversations.wordings import answer_sentence
@@ -36,14 +35,13 @@ class Lookup:
         self.weights = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True)
         self.table = self.weights.fit_transform(asked).T.tocsr()  # (n-grams, rows): few n-grams are looked up
 
-    def nearest(self, question: str) -> tuple[int, float]:
-        """Index of the row whose question is most similar (the first of the best), and their cosine."""
-        scores = (self.weights.transform([question]) @ self.table).toarray().ravel()
-        return int(scores.argmax()), float(scores.max())
-
     def answer(self, question: Question) -> Answer:
-        """The stored answer to the nearest question; of a dialogue all the user's turns count."""
-        text = self.answers[self.nearest("\n".join(question.turns))[0]]
+        """The stored answer to the most similar question (the first of the best).
+
+        Of a dialogue all the user's turns count.
+        """
+        asked = self.weights.transform(["\n".join(question.turns)])
+        text = self.answers[int((asked @ self.table).toarray().argmax())]
         return Answer(text, len(text), True)
 
 
@@ -55,10 +53,10 @@ class Rules:
 
     def __init__(self, workbook: Workbook) -> None:
         facts = read_facts(workbook.facts)
-        self.refusal = Identity.from_workbook(workbook).refusals().topics[0]
+        self.check = claim_check(workbook)
         self.book = book_of(workbook, facts)
         self.facts = {(normalize(fact.subject), fact.attribute): fact for fact in facts}
-        names = claim_check(workbook).names
+        names = self.check.names
         self.names = sorted(
             ((name, subject) for subject, own in names.items() for name in own), key=lambda p: -len(p[0])
         )
@@ -92,7 +90,7 @@ class Rules:
     def answer(self, question: Question) -> Answer:
         """The table's value, or the refusal."""
         fact = self.find(question.turns)[1]
-        said = answer_sentence(self.book[fact.attribute], fact) if fact else self.refusal
+        said = answer_sentence(self.book[fact.attribute], fact) if fact else self.check.fallback
         return Answer(said, len(said), True)
 
 

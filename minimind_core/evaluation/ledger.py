@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from numbers import Number
 from typing import Any
 
 import pandas as pd
 
 from minimind_core.config import Workbook
+from minimind_core.evaluation.scoring import is_stale, results_here
 from minimind_core.evaluation.suites import suite_labels
 from minimind_core.files import write_text
+from minimind_core.training.run_files import read_run
 
 SETTINGS = {
     "data": "数据",
@@ -45,14 +46,16 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ledger(workbook: Workbook) -> pd.DataFrame:
-    """One row a run, trained or only scored; also written to report/results/runs.csv."""
+    """One row a run, trained or only scored; also written to report/results/runs.csv.
+
+    Scores are those on these facts and this base, of the adapter as it is now.
+    """
     runs: dict[str, dict[str, Any]] = {}
     for path in sorted(workbook.runs.glob("*/run.json")):
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        runs[path.parent.name] = describe(settings)
-    for path in sorted(workbook.results.glob("run_*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        name = path.stem.removeprefix("run_")
+        runs[path.parent.name] = describe(read_run(path.parent))
+    for name, result in sorted(results_here(workbook).items()):
+        if is_stale(workbook, result):
+            continue
         row = runs.setdefault(name, describe(result["run"]))
         row |= {
             label: result["scores"][key]["share"]

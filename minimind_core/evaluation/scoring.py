@@ -21,11 +21,10 @@ from minimind_core.evaluation.baselines import BASELINES, baseline
 from minimind_core.evaluation.grading import Graded, Grader, summarize
 from minimind_core.evaluation.metrics import mcnemar
 from minimind_core.evaluation.suites import Question, load_suites
-from minimind_core.files import write_json
+from minimind_core.files import read_json, write_json
 from minimind_core.inference.assistant import Assistant
-from minimind_core.inference.claims import ClaimCheck, claim_check
 from minimind_core.training.batches import encode_rows, make_batch
-from minimind_core.training.run_files import base_sha256, environment, file_sha256, run_folder
+from minimind_core.training.run_files import base_sha256, environment, file_sha256, read_run, run_folder
 from minimind_core.training.trainer import mean_loss
 
 Suites = Mapping[str, Sequence[Question]]
@@ -47,10 +46,10 @@ def traced(workbook: Workbook) -> dict[str, str]:
 
 
 def ask_suites(
-    workbook: Workbook, assistant: Assistant, suites: Suites, bar: Any = None, check: ClaimCheck | None = None
+    workbook: Workbook, assistant: Assistant, suites: Suites, bar: Any = None
 ) -> tuple[list[Graded], list[Graded]]:
-    """Every question answered in the model's own words and, again, with the claim check (an empty list
-    without one).
+    """Every question answered in the model's own words and, again, after the assistant's claim check (an
+    empty list without one).
 
     A dialogue of several turns is led twice, since its later turns rest on the answers before.
     """
@@ -61,18 +60,18 @@ def ask_suites(
         answers = by.converse([q.turns for q in rows], report)
         return [grader.grade(q, own[-1]) for q, own in zip(rows, answers, strict=True)]
 
-    own = ask(assistant.using(check=None), questions)
-    if check is None:
+    own = ask(assistant.unchecked(), questions)
+    if assistant.check is None:
         return own, []
     longer = [q for q in questions if len(q.turns) > 1]
-    again = iter(ask(assistant.using(check=check), longer))
+    again = iter(ask(assistant, longer))
     checked = []
     for graded in own:
         if len(graded.question.turns) > 1:
             checked.append(next(again))
             continue
         messages = [{"role": "user", "content": graded.question.turns[0]}]
-        checked.append(grader.grade(graded.question, check.apply(messages, graded.answer)))
+        checked.append(grader.grade(graded.question, assistant.checked(messages, graded.answer)))
     return own, checked
 
 
@@ -89,7 +88,7 @@ def fingerprint(workbook: Workbook, name: str, questions: Sequence[Question]) ->
 
 def kept_result(file: Path, rests_on: str) -> dict[str, Any] | None:
     """A result of this fingerprint, if there is one."""
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    kept = read_json(file) if file.is_file() else {}
     return kept if kept.get("rests_on") == rests_on else None
 
 
@@ -120,14 +119,9 @@ def evaluate_run(
             own = [grader.grade(question, answerer.answer(question)) for question in questions]
         else:
             assistant = Assistant.load(workbook, name)
-            own, checked = ask_suites(
-                workbook, assistant, suites, bar, None if name == "base" else claim_check(workbook)
-            )
+            own, checked = ask_suites(workbook, assistant, suites, bar)
             extra = {"everyday_loss": everyday_loss(workbook, assistant)}
-    settings_file = run_folder(workbook, name) / "run.json"
-    settings = (
-        json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {"name": name}
-    )
+    settings = run_settings(workbook, name) or {"name": name}
     result = {
         "run": settings, "made_from": traced(workbook), "rests_on": rests_on, "seed": workbook.seed,
         "split": split, "seconds": time.monotonic() - started, **summarize(own), **extra,
@@ -149,11 +143,7 @@ def everyday_loss(workbook: Workbook, assistant: Assistant) -> float | None:
     What a run adds to the base's has been forgotten.
     """
     card = workbook.base / "training.json"
-    pairs = (
-        json.loads(card.read_text(encoding="utf-8")).get("everyday", {}).get("answers")
-        if card.is_file()
-        else None
-    )
+    pairs = read_json(card).get("everyday", {}).get("answers") if card.is_file() else None
     if not pairs:
         return None
     known = [dialogue(p["question"], p["answer"]) for p in pairs if p["answer"].strip()]
@@ -201,19 +191,37 @@ def score_columns(results: dict[str, dict[str, Any]], names: Sequence[str] = ())
 RUN_LABELS = {"base": "基座", "lookup": "查表", "rules": "规则（没有模型）"}
 
 
+def run_settings(workbook: Workbook, name: str) -> dict[str, Any]:
+    """What run.json tells of a run as it is now; empty where nothing was trained."""
+    folder = run_folder(workbook, name)
+    return read_run(folder) if (folder / "run.json").is_file() else {}
+
+
+def is_stale(workbook: Workbook, result: dict[str, Any]) -> bool:
+    """Whether the run was trained again after it was scored."""
+    now = run_settings(workbook, result["run"]["name"])
+    return bool(now) and now != result["run"]
+
+
+def results_here(workbook: Workbook) -> dict[str, dict[str, Any]]:
+    """All evaluated runs on the workbook's facts and base, by name."""
+    origin = traced(workbook)
+    own = {key: origin[key] for key in ("facts_sha256", "base_sha256")}
+    found = {path.stem.removeprefix("run_"): read_json(path) for path in workbook.results.glob("run_*.json")}
+    return {
+        name: result
+        for name, result in found.items()
+        if {key: result.get("made_from", {}).get(key) for key in own} == own
+    }
+
+
 def load_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
     """All evaluated runs on the workbook's facts and base, the base first.
 
     Results of other data are left out.
     """
     first = ("base", *BASELINES)
-    origin = traced(workbook)
-    own = {key: origin[key] for key in ("facts_sha256", "base_sha256")}
-    results = {}
-    for path in workbook.results.glob("run_*.json"):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if {key: result.get("made_from", {}).get(key) for key in own} == own:
-            results[path.stem.removeprefix("run_")] = result
+    results = results_here(workbook)
     if not results:
         raise WorkbookError(
             f"{workbook.results}: 还没有这份数据的测试结果。请先运行 minimind evaluate 或笔记本 06、07。"

@@ -5,7 +5,6 @@ Drawn from the taught space, and written blind by people who had seen the fact t
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.identity import Identity
-from minimind_core.conversations.mixing import dataset_file
+from minimind_core.conversations.mixing import dataset_file, read_blind
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 
@@ -71,31 +70,13 @@ def blind_suites() -> list[str]:
     return [suite for suite in SUITES if suite not in DRAWN]
 
 
-def read_blind(path: Path) -> list[dict[str, Any]]:
+def blind_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a file of blind questions, checked; none if the file is not there."""
-    rows = []
-    for number, line in enumerate(
-        path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else [], 1
-    ):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            good = (
-                row["suite"] in blind_suites()
-                and isinstance(row["turns"], list)
-                and row["turns"]
-                and all(isinstance(turn, str) for turn in row["turns"])
-            )
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise WorkbookError(
-                f"{path}:{number}: 这一行应是 JSON，含 suite 和 turns（{error}）。请改正。"
-            ) from error
-        if not good:
-            known = "、".join(blind_suites())
-            raise WorkbookError(f"{path}:{number}: suite 应是 {known} 之一，turns 应是文字的列表。请改正。")
-        rows.append(row)
-    return rows
+    known = blind_suites()
+    for number, row in (rows := read_blind(path)):
+        if row.get("suite") not in known:
+            raise WorkbookError(f"{path}:{number}: suite 应是 {'、'.join(known)} 之一。请改正。")
+    return [row for _, row in rows]
 
 
 def questions_about_these_facts(rows: Iterable[dict[str, Any]], workbook: Workbook) -> list[Question]:
@@ -145,7 +126,7 @@ def load_suites(
     workbook: Workbook, limit: int | None = None, split: str = "test"
 ) -> dict[str, list[Question]]:
     """Questions of every suite; `limit` draws at most that many of each, by the workbook's seed."""
-    blind = questions_about_these_facts(read_blind(workbook.questions(split)), workbook)
+    blind = questions_about_these_facts(blind_rows(workbook.questions(split)), workbook)
     suites = {suite: [q for q in blind if q.suite == suite] for suite in blind_suites()}
     taught = first_wordings(read_conversations(dataset_file(workbook, "qa_train")))
     drawn = read_conversations(dataset_file(workbook, "qa_test" if split == "test" else "qa_valid"))

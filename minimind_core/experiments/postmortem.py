@@ -22,7 +22,7 @@ from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import add_lora, load_adapter, lora_state, merge_lora, save_adapter
 from minimind_core.training.batches import ConversationBatches, encode_rows
 from minimind_core.training.run_files import adapter_file
-from minimind_core.training.trainer import Progress, train
+from minimind_core.training.trainer import train
 
 FORGOTTEN = 0.1  # share by which a loss on everyday talk has to differ to be told; it has no interval
 
@@ -52,40 +52,6 @@ def stock_epoch(workbook: Workbook, steps: int, interval: int = 100) -> dict[str
             torch.equal(kept[name], tensor) for name, tensor in lora_state(model).items()
         )
     return {"一轮的步数": steps, "有文件": bool(kept), "是最后的权重": last}
-
-
-def as_logged(result: Mapping[str, Any], times: int = 3) -> list[float]:
-    """What a log keeps that prints one batch's loss `times` in every epoch of an experiment.
-
-    Unshuffled, the same batches each time.
-    """
-    losses = result["losses"]
-    steps = max(1, result["run"]["steps"] // result["run"]["epochs"])
-    every = max(1, steps // times)
-    return [
-        loss
-        for start in range(0, len(losses), steps)
-        for loss in losses[start : start + steps : every][:times]
-    ]
-
-
-def as_metrics(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An experiment's losses as rows of metrics.csv.
-
-    Each step, its running mean, and the validation losses.
-    """
-    valid, progress, rows = dict(result["valid_losses"]), Progress(), []
-    for loss in result["losses"]:
-        progress = progress.after(loss, 0, 0.0)
-        rows.append(
-            {
-                "step": progress.step,
-                "loss": loss,
-                "mean_loss": progress.mean_loss,
-                "valid_loss": valid.get(progress.step, ""),
-            }
-        )
-    return rows
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ from typing import Any
 from minimind_core import conversations
 from minimind_core.config import Workbook
 from minimind_core.experiments.settings import Experiment, load_experiments, resolve, sized
+from minimind_core.files import read_json
 from minimind_core.training.run_files import base_sha256, file_sha256
 
 
 def content_hash(workbook: Workbook, experiment: Experiment) -> str:
-    """Changes when anything that the result depends on changes, the code aside.
+    """Changes with what the result depends on, the code and downloaded KdConv files aside.
 
     That is: settings, facts, the texts that questions are made from, the test questions, persona, seed and
     base.
@@ -38,7 +39,7 @@ def content_hash(workbook: Workbook, experiment: Experiment) -> str:
         dataclasses.asdict(settings),
         dataclasses.asdict(workbook.persona),
         about,
-        experiment.seed or workbook.seed,
+        workbook.seed if experiment.seed is None else experiment.seed,
         known,
     ]
     return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
@@ -52,7 +53,7 @@ def result_file(workbook: Workbook, name: str, size: str = "default") -> Path:
 def finished(workbook: Workbook, experiment: Experiment, size: str = "default") -> dict[str, Any] | None:
     """The kept result, if it was made with these very settings."""
     path = result_file(workbook, experiment.name, size)
-    result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    result = read_json(path) if path.is_file() else {}
     return result if still_holds(workbook, experiment, result) else None
 
 
@@ -67,15 +68,15 @@ def load_experiment_results(workbook: Workbook) -> dict[str, dict[str, Any]]:
     """All kept results that still hold, by name, in the order in which the experiments are defined.
 
     Left out are those of other facts, texts, settings or another base. After them come results of no defined
-    experiment on this base, and those that compare bases.
+    experiment on this base.
     """
     defined, base = load_experiments(workbook.root / "experiments.toml"), base_sha256(workbook.base)
     place = {name: number for number, name in enumerate(defined)}
     found = {}
     for path in (workbook.results / "experiments").glob("*.json"):
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
         item = defined.get(result["name"])
-        same_base = result["group"] == "ground" or result["run"]["base_sha256"] == base
+        same_base = result["run"]["base_sha256"] == base
         if still_holds(workbook, item, result) if item else same_base:
             found[path.stem] = result
     return dict(sorted(found.items(), key=lambda pair: (place.get(pair[0], len(place)), pair[0])))

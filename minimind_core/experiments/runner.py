@@ -6,7 +6,6 @@ Each is the workbook's own recipe with a few settings changed, trained, scored a
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +23,8 @@ from minimind_core.experiments.results import content_hash, result_file
 from minimind_core.experiments.settings import Experiment, resolve, sized
 from minimind_core.files import write_json, write_jsonl
 from minimind_core.inference.assistant import Assistant
-from minimind_core.inference.claims import claim_check
 from minimind_core.inference.decoding import Decoding
-from minimind_core.training.run_files import read_metrics, run_folder
+from minimind_core.training.run_files import read_metrics, read_run, run_folder
 from minimind_core.training.runs import prepare_run
 from minimind_core.training.trainer import StepRecord
 
@@ -51,7 +49,7 @@ def own_workbook(workbook: Workbook, experiment: Experiment) -> Workbook:
     folder = run_folder(workbook, experiment.name) / "dataset"
     return replace(
         workbook, dataset=folder, facts=folder / "facts.csv", mix=settings.mix, draws=settings.draws,
-        seed=experiment.seed or workbook.seed,
+        seed=workbook.seed if experiment.seed is None else experiment.seed,
     )  # fmt: skip
 
 
@@ -98,11 +96,11 @@ def score(own: Workbook, experiment: Experiment, decoding: Decoding, data: Path)
 
     Scores (after the claim check if it has one), forgetting, and a few answers.
     """
-    assistant = Assistant.load(own, experiment.name, decoding, check=False)
+    assistant = Assistant.load(own, experiment.name, decoding, check=experiment.check)
     suites = load_suites(own, experiment.questions, experiment.split)
     if experiment.recipe != "default":
         suites["seen"] = asked_as_taught(data, experiment.questions)
-    said, checked = ask_suites(own, assistant, suites, check=claim_check(own) if experiment.check else None)
+    said, checked = ask_suites(own, assistant, suites)
     graded = checked or said
     own_scores = {"own_scores": summarize(said)["scores"]} if checked else {}
     answers = [shown(g) for suite in suites for g in [g for g in graded if g.question.suite == suite][:SHOWN]]
@@ -136,12 +134,11 @@ def perform(
     result = {
         **{key: getattr(experiment, key) for key in ("name", "group", "about", "lesson", "recipe", "split")},
         "size": size, "content_hash": content_hash(workbook, experiment),
-        "run": json.loads((folder / "run.json").read_text(encoding="utf-8")),
+        "run": read_run(folder),
         "facts": len(read_facts(own.facts)),
         "mix": dataclasses.asdict(settings.mix), "draws": dataclasses.asdict(settings.draws),
         "decoding": dataclasses.asdict(settings.decoding), **score(own, experiment, settings.decoding, data),
         "train_loss": float(metrics[-1]["mean_loss"]),
-        "losses": [round(float(row["loss"]), 3) for row in metrics],
         "valid_losses": [
             [int(row["step"]), round(float(row["valid_loss"]), 4)] for row in metrics if row["valid_loss"]
         ],

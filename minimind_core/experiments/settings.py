@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from minimind_core.config import PROFILES, Draws, Mix, Profile
 from minimind_core.errors import WorkbookError
+from minimind_core.files import read_table
 from minimind_core.inference.decoding import Decoding
 
 Settings = Mapping[str, Any]
@@ -68,12 +69,10 @@ def load_experiments(extra: Path | None = None) -> dict[str, Experiment]:
 
     A group's `defaults` table holds for all its members.
     """
-    texts = [(files(__package__) / "experiments.toml").read_text(encoding="utf-8")]
-    if extra is not None and extra.is_file():
-        texts.append(extra.read_text(encoding="utf-8-sig"))
+    own = tomllib.loads((files(__package__) / "experiments.toml").read_text(encoding="utf-8"))
     found = {}
-    for text in texts:
-        for title, group in tomllib.loads(text).items():
+    for tables in (own, read_table(extra) if extra else {}):
+        for title, group in tables.items():
             defaults = group.pop("defaults", {})
             for name, own in group.items():
                 try:

@@ -46,9 +46,13 @@ class Assistant:
         model, tokenizer = load_run(workbook, run, device)
         return cls(model, tokenizer, decoding, claim_check(workbook) if check and run != "base" else None)
 
-    def using(self, decoding: Decoding | None = None, check: ClaimCheck | None = None) -> Assistant:
-        """The same model with other settings."""
-        return Assistant(self.model, self.tokenizer, decoding or self.decoding, check)
+    def using(self, decoding: Decoding) -> Assistant:
+        """The same model and check with another way of decoding."""
+        return Assistant(self.model, self.tokenizer, decoding, self.check)
+
+    def unchecked(self) -> Assistant:
+        """The same model without the check."""
+        return Assistant(self.model, self.tokenizer, self.decoding)
 
     def checked(self, messages: Sequence[Message], answer: Answer) -> Answer:
         """The answer after the claim check, if there is one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
@@ -24,10 +24,7 @@ class Answer:
     ended: bool  # the model ended by itself, before the limit
     chance: float = 1.0  # probability of the whole answer, as the model gives it before any penalty
     own: str | None = None  # what the model said, where the claim check withdrew it
-
-    def as_dict(self) -> dict:
-        """JSON-ready fields."""
-        return asdict(self)
+    prompt_tokens: int = 0
 
 
 def fitting_prompt(
@@ -69,7 +66,8 @@ def generate(
         chosen = order[start : start + batch_size]
         written = generate_ids(model, [prompts[i] for i in chosen], decoding)
         for index, (ids, ended, chance) in zip(chosen, written, strict=True):
-            answers[index] = Answer(tokenizer.decode(ids).strip(), len(ids), ended, chance)
+            text, asked = tokenizer.decode(ids).strip(), len(prompts[index])
+            answers[index] = Answer(text, len(ids), ended, chance, prompt_tokens=asked)
         report(len(chosen))
     return [answers[i] for i in range(len(prompts))]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from minimind_core.config import ModelConfig
 from minimind_core.errors import WorkbookError
-from minimind_core.files import replacing, write_json
+from minimind_core.files import read_json, replacing, write_json
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.pth import load_pth, read_pth, tokenizer_folder
 from minimind_core.modeling.tokenizer import END, PAD, START, chat_template, load_tokenizer, thinks
@@ -29,13 +28,13 @@ CONFIG_NAMES = {
 }  # fmt: skip
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file atomically."""
+def save_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically, `notes` in its header."""
     with replacing(path) as temporary:
         save_file(
             {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
             temporary,
-            metadata={"format": "pt"},
+            metadata=notes or {"format": "pt"},
         )
 
 
@@ -88,9 +87,8 @@ def read_config(folder: Path) -> ModelConfig:
     A mixture of experts is refused.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        raise WorkbookError(f"{path}: 找不到基座模型。请检查 workbook.toml 里的 base，或重新克隆仓库。")
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = read_json(path, "请检查 workbook.toml 里的 base（基座模型），或重新克隆仓库。")
+    values = {**values.get("rope_parameters", {}), **values}  # transformers 5 keeps rope_theta there
     missing = [name for name in CONFIG_NAMES.values() if name not in values]
     if missing or values.get("model_type") not in ("llama", "qwen3", "minimind"):
         raise WorkbookError(
@@ -99,10 +97,11 @@ def read_config(folder: Path) -> ModelConfig:
         )
     if values.get("use_moe") or values.get("num_experts"):
         raise WorkbookError(f"{path}: 这是 MoE 权重，不支持。请改用稠密的 MiniMind2 或 minimind-3。")
-    config = ModelConfig(
-        **{ours: values[theirs] for ours, theirs in CONFIG_NAMES.items()},
-        qk_norm=values["model_type"] == "qwen3",
-    )
+    shape = {ours: values[theirs] for ours, theirs in CONFIG_NAMES.items()}
+    try:
+        config = ModelConfig(**shape, qk_norm=values["model_type"] == "qwen3")
+    except (TypeError, ValueError) as error:
+        raise WorkbookError(f"{path}: 结构的数字不合适（{error}）。请换回原来的文件。") from error
     if values.get("head_dim") not in (None, config.head_dim):
         raise WorkbookError(
             f"{path}: head_dim 是 {values['head_dim']}，应为 {config.head_dim}。这不是 MiniMind 的权重。"

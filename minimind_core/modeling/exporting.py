@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -201,10 +200,3 @@ def describe_tokenizer(writer: Any, tokenizer: Tokenizer, kinds: Any) -> None:
     writer.add_eos_token_id(END_ID)
     writer.add_pad_token_id(PAD_ID)
     writer.add_chat_template(chat_template(tokenizer))
-
-
-@torch.no_grad()
-def largest_difference(first: MiniMind, second: MiniMind) -> float:
-    """Largest absolute difference of two models' logits on a fixed random row of 32 tokens."""
-    tokens = torch.randint(3, first.config.vocab_size, (1, 32), generator=torch.Generator().manual_seed(0))
-    return float((first(tokens) - second(tokens)).abs().max())

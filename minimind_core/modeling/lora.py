@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,11 +12,11 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from minimind_core.config import LINEAR_NAMES, LoraConfig, ModelConfig
+from minimind_core.config import LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
-from minimind_core.files import replacing
-from minimind_core.modeling.checkpoint import load_tensors
+from minimind_core.modeling.checkpoint import load_tensors, save_tensors
 from minimind_core.modeling.fast import faster, lora_forward
+from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.pth import read_lora_pth
 
 
@@ -91,24 +92,14 @@ def lora_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if name.endswith((".lora_A", ".lora_B"))}
 
 
-def update_spectra(path: Path) -> dict[str, Tensor]:
-    """Singular values of each module's learned update, largest first, (rank,), from an
-    adapter.safetensors.
-    """
+def update_sizes(path: Path) -> dict[str, float]:
+    """Frobenius norm of each module's learned update, from an adapter.safetensors."""
     config, tensors = adapter_config(path), load_tensors(path)
     names = [name.removesuffix(".lora_A") for name in tensors if name.endswith(".lora_A")]
     return {
-        name: config.scale * product_spectrum(tensors[f"{name}.lora_B"], tensors[f"{name}.lora_A"])
+        name: float((config.scale * tensors[f"{name}.lora_B"] @ tensors[f"{name}.lora_A"]).norm())
         for name in names
     }
-
-
-def product_spectrum(b: Tensor, a: Tensor) -> Tensor:
-    """Singular values of b @ a, (rank,), for b (out, rank) and a (rank, in).
-
-    With b = Q R and a^T = P S they are those of R S^T, a matrix of rank × rank.
-    """
-    return torch.linalg.svdvals(torch.linalg.qr(b.float()).R @ torch.linalg.qr(a.T.float()).R.T)
 
 
 def lora_parameter_count(model: nn.Module) -> int:
@@ -117,28 +108,14 @@ def lora_parameter_count(model: nn.Module) -> int:
 
 
 def lora_size(lora: LoraConfig, model: ModelConfig) -> int:
-    """Adapter parameters by formula.
-
-    Rank times (inputs + outputs) of every target, in every layer from `first_layer` on.
-    """
-    hidden, inner, key = model.hidden_size, model.intermediate_size, model.n_kv_heads * model.head_dim
-    ends = dict(
-        zip(
-            LINEAR_NAMES,
-            (2 * hidden, hidden + key, hidden + key, 2 * hidden, *[hidden + inner] * 3),
-            strict=True,
-        )
-    )
-    return lora.rank * (model.n_layers - lora.first_layer) * sum(ends[name] for name in lora.target_modules)
+    """Number of parameters that an adapter would have; no memory is taken for it."""
+    with torch.device("meta"):
+        return lora_parameter_count(add_lora(MiniMind(model), lora))
 
 
 def save_adapter(path: Path, model: nn.Module, config: LoraConfig) -> None:
     """Write adapter.safetensors with its settings in the header."""
-    from safetensors.torch import save_file
-
-    with replacing(path) as temporary:
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in lora_state(model).items()}
-        save_file(tensors, temporary, metadata={"lora": json.dumps(config.as_dict())})
+    save_tensors(path, lora_state(model), {"lora": json.dumps(asdict(config))})
 
 
 def adapter_config(path: Path) -> LoraConfig:

@@ -55,7 +55,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
         raise WorkbookError(
             f"{path}: 找不到分词器文件。请检查 workbook.toml 里的 base 路径，或重新克隆仓库。"
         )
-    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no other class
+        raise WorkbookError(f"{path}: 分词器文件已损坏（{error}）。请重新克隆仓库。") from error
     found = [tokenizer.token_to_id(token) for token in (PAD, START, END)]
     if found != [PAD_ID, START_ID, END_ID]:
         raise WorkbookError(

@@ -18,10 +18,11 @@ from minimind_core.config import Workbook
 from minimind_core.conversations.mixing import FILES, PARTS, dataset_file, exposures
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
+from minimind_core.evaluation.metrics import refuses
 from minimind_core.evaluation.quiz import read_quiz
-from minimind_core.evaluation.scoring import load_results, score_columns, traced
+from minimind_core.evaluation.scoring import is_stale, load_results, score_columns, traced
 from minimind_core.evaluation.suites import KNOWN, SUITES, suite_labels, suites_with_questions
-from minimind_core.files import replacing, write_json
+from minimind_core.files import read_json, replacing, write_json
 from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import adapter_config
@@ -100,7 +101,7 @@ def journey(workbook: Workbook) -> dict[str, Any]:
 def shown_in_class(workbook: Workbook, run: str) -> list[dict[str, Any]]:
     """The class's questions with the run's answers, as notebook 07 has kept them for these data."""
     path = workbook.results / "show.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept = read_json(path) if path.is_file() else {}
     same = ("facts_sha256", "base_sha256")
     origin = traced(workbook)
     fits = kept.get("run") == run and all(kept["made_from"][key] == origin[key] for key in same)
@@ -129,11 +130,20 @@ def mistakes_by_cause(result: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "cause": cause,
             "n": len(rows),
-            "caught": sum("checked" in row for row in rows),
+            "caught": sum(refuses(row.get("checked", "")) for row in rows),
             **rows[len(rows) // 2],
         }
         for cause, rows in sorted(by_cause.items(), key=lambda item: -len(item[1]))
     ]
+
+
+def shown_losses(folder: Path) -> list[dict[str, str]]:
+    """The first and the last of a run's metrics with a validation loss, and some evenly between them."""
+    rows = [row for row in read_metrics(folder / "metrics.csv") if row["valid_loss"]]
+    if len(rows) <= SHOWN_LOSSES:
+        return rows
+    last = SHOWN_LOSSES - 1
+    return [rows[round(i * (len(rows) - 1) / last)] for i in range(SHOWN_LOSSES)]
 
 
 def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
@@ -145,12 +155,10 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
             f"请先运行 minimind evaluate --run {run}。"
         )
     result = results[run]
-    metrics = read_metrics(run_folder(workbook, run) / "metrics.csv")
-    validated = [row for row in metrics if row["valid_loss"]]
-    picks = validated
-    if len(validated) > SHOWN_LOSSES:
-        last = SHOWN_LOSSES - 1
-        picks = [validated[round(i * (len(validated) - 1) / last)] for i in range(SHOWN_LOSSES)]
+    if is_stale(workbook, result):
+        raise WorkbookError(
+            f"运行“{run}”在上次打分之后又训练过，分数已经过时。请先运行 minimind evaluate --run {run}。"
+        )
     known = ("facts", "follow") if result["scores"]["facts"]["n"] else ("drawn",)
     persona = workbook.persona
     declines = [name for name, suite in SUITES.items() if suite.rule == "declines"]
@@ -159,8 +167,8 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "team": persona.team, "members": list(workbook.members), "course": workbook.course,
         "class_name": workbook.class_name, "date": workbook.date, "student_ids": list(workbook.student_ids),
         "journey": journey(workbook), "show": shown_in_class(workbook, run),
-        "dataset": json.loads((workbook.results / "dataset.json").read_text(encoding="utf-8")),
-        "samples": sample_rows(workbook), "run": result["run"], "subjects": list(workbook.subjects),
+        "dataset": read_json(workbook.results / "dataset.json"),
+        "samples": sample_rows(workbook), "run": result["run"],
         "suites": suites_with_questions([result["scores"]], suite_labels()), "known": list(KNOWN),
         "results": {
             "微调后" + label.removeprefix(run) if label.startswith(run) else label: scores
@@ -168,13 +176,13 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         },
         "scores": result["scores"],
         "checked": result.get("checked_scores", result["scores"]), "details": result["details"],
-        "metrics": picks,
+        "metrics": shown_losses(run_folder(workbook, run)),
         "identity": examples(result, ("identity",), True, 5) + examples(result, ("identity",), False, 3),
         "known_right": examples(result, known, True, 4),
         "mistakes": examples(result, KNOWN, False, 2)[:6], "causes": mistakes_by_cause(result),
         "declined": examples(result, declines, True, 1) + examples(result, declines, False, 1),
         "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
-        "decoding": dataclasses.asdict(Decoding()),
+        "penalty": Decoding().repetition_penalty,
     }  # fmt: skip
 
 

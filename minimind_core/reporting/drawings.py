@@ -61,8 +61,8 @@ def draw_network(axes: Axes, model: ModelConfig, lora: LoraConfig) -> None:
     stages = [
         (0.6, f"词元（词表 {model.vocab_size:,}）", PLAIN),
         (1.5, f"嵌入，每个词元 {model.hidden_size} 个数", FROZEN),
-        (2.7, f"注意力（{model.n_heads} 个头）：{attention}", LEARNT if adapted & set("qkvo") else FROZEN),
-        (3.9, f"前馈（宽 {model.intermediate_size:,}）：{forward}", LEARNT if len(adapted) > 2 else FROZEN),
+        (2.7, f"注意力（{model.n_heads} 个头）：{attention}", LEARNT if "*" in attention else FROZEN),
+        (3.9, f"前馈（宽 {model.intermediate_size:,}）：{forward}", LEARNT if "*" in forward else FROZEN),
         (5.3, "输出（和嵌入共用一个矩阵）", FROZEN),
         (6.3, "下一个词元的概率", PLAIN),
     ]

@@ -13,7 +13,7 @@ from minimind_core.conversations.mixing import dataset_file
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.generation import generate
-from minimind_core.modeling.lora import layer_of, update_spectra
+from minimind_core.modeling.lora import layer_of, update_sizes
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import END_ID, START_ID, encode_chat, shared_prefix
 from minimind_core.training.run_files import adapter_file
@@ -68,11 +68,11 @@ def follow_fact(workbook: Workbook, run: str) -> FactWay:
     def said(model: MiniMind) -> str:
         return generate(model, tokenizer, [messages[:1]], Decoding())[0].text
 
-    spectra = update_spectra(adapter_file(workbook, run))
+    sizes = update_sizes(adapter_file(workbook, run))
     return FactWay(
         row.question, row.answer,
         [(token_text(tokenizer, token), learn) for token, learn in zip(ids, learnt, strict=True)][start:],
         token_losses(base, ids, learnt), token_losses(trained, ids, learnt),
-        {(layer_of(name), name.rsplit(".", 1)[1]): float(values.norm()) for name, values in spectra.items()},
+        {(layer_of(name), name.rsplit(".", 1)[1]): size for name, size in sizes.items()},
         said(base), said(trained),
     )  # fmt: skip

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import pylopdf_fonts_zh_cn
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
@@ -194,14 +193,14 @@ def learned_figure(results: dict[str, dict]) -> Figure:
     labelled with its rank.
     """
     figure, axes = blank(figsize=(7, 3.4))
-    for name, colour, wanted, aside in (
-        ("七种线性层", BLUE, True, (6, -12)),
-        ("只有 q、o", ORANGE, False, (-30, 6)),
+    for name, colour, targets, aside in (
+        ("七种线性层", BLUE, 7, (6, -12)),
+        ("只有 q、o", ORANGE, 2, (-30, 6)),
     ):
         runs = [
             r["run"] | r["scores"]["facts"]
             for r in results.values()
-            if (len(r["run"]["lora"]["target_modules"]) > 2) == wanted
+            if len(r["run"]["lora"]["target_modules"]) == targets
         ]
         runs.sort(key=lambda run: run["trainable_parameters"])
         places, shares = [run["trainable_parameters"] for run in runs], [100 * run["share"] for run in runs]
@@ -220,21 +219,6 @@ def learned_figure(results: dict[str, dict]) -> Figure:
             )
     axes.set(xscale="log", xlabel="可训练参数", ylabel="新问法答对（%）", ylim=(0, 104))
     axes.legend(frameon=False)
-    return figure
-
-
-def spectra_figure(spectra: Sequence[Sequence[float]]) -> Figure:
-    """Share of the updates' energy (squared singular values) in their first components.
-
-    Median and range over the modules.
-    """
-    figure, axes = blank(figsize=(6, 3.2))
-    shares = np.array([np.cumsum(np.square(values)) / np.sum(np.square(values)) for values in spectra]) * 100
-    components = range(1, shares.shape[1] + 1)
-    axes.fill_between(components, shares.min(0), shares.max(0), color=BLUE, alpha=0.2, label="全部模块的范围")
-    axes.plot(components, np.median(shares, 0), color=BLUE, label="中位数")
-    axes.set(xlabel="前几个奇异方向", ylabel="占增量能量的比例（%）", ylim=(0, 103))
-    axes.legend(frameon=False, loc="lower right")
     return figure
 
 

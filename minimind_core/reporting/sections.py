@@ -12,7 +12,8 @@ from markdown_it.token import Token
 
 from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
-from minimind_core.reporting.glyphs import breakable, missing_characters
+from minimind_core.files import read_text
+from minimind_core.reporting.glyphs import missing_characters
 
 SECTIONS = ("data", "samples", "training", "show", "work")  # file names; report.typ says where each stands
 EXAMPLE = "<!-- 示例"  # a section that still begins so was not written by the team
@@ -39,10 +40,7 @@ def read_section(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise WorkbookError(f"{path}: 不是 UTF-8 编码。请另存为 UTF-8。") from error
+    text = read_text(path)
     tokens = MarkdownIt().enable("table").parse(text)
     if problems := [*unset(tokens), *unseen(text)]:
         raise WorkbookError("\n".join(f"{path}:{line}: {what}" for line, what in sorted(problems)))
@@ -86,15 +84,11 @@ def runs(children: Sequence[Token]) -> list[list[str]]:
         elif child.type in ("strong_close", "em_close"):
             style = "plain"
         elif child.content:
-            found.append([breakable(child.content), STYLES.get(child.type, style)])
+            found.append([child.content, STYLES.get(child.type, style)])
     return found
 
 
 def unwritten(workbook: Workbook) -> list[str]:
     """Names of the sections that are still the shipped examples."""
     files = [section_file(workbook, name) for name in SECTIONS]
-    return [
-        path.name
-        for path in files
-        if path.is_file() and path.read_text(encoding="utf-8-sig").startswith(EXAMPLE)
-    ]
+    return [path.name for path in files if path.is_file() and read_text(path).startswith(EXAMPLE)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -17,7 +16,8 @@ from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.scoring import load_results, results_file
 from minimind_core.experiments.results import finished, result_file
 from minimind_core.experiments.settings import load_experiments
-from minimind_core.files import replacing
+from minimind_core.files import read_json, replacing
+from minimind_core.modeling.pth import tokenizer_folder
 from minimind_core.reporting.document import REPORT_NAME, results_digest
 from minimind_core.reporting.sections import unwritten
 from minimind_core.training.run_files import file_sha256, run_folder
@@ -32,7 +32,7 @@ OWN = (
     "report/report.typ", "report/original_runs.json", "report/sections", "report/INSTALL.md",
     "report/COMMANDS.md", "report/SHOW.md", "report/GLOSSARY.md", "report/LOG.md",
     "report/RESULTS.md", "report/RESULTS_en.md",
-    "figures", "workbook.toml",
+    "figures", "workbook.toml", "experiments.toml",
 )  # fmt: skip
 SKIPPED = ("__pycache__", ".ipynb_checkpoints", "raw")  # dataset/raw holds other people's text
 EPOCH = (2026, 1, 1, 0, 0, 0)  # fixed file time: the same content gives the same zip
@@ -78,10 +78,28 @@ def collect(workbook: Workbook, run: str) -> dict[str, Path | str]:
     for path in (adapter / name for name in ("adapter.safetensors", "metrics.csv", "quiz.csv", "run.json")):
         if path.is_file():
             entries[f"minimind/runs/{run}/{path.name}"] = path
+    entries |= base_entries(workbook)
     entries |= {f"dataset/{inner}": path for inner, path in files_below(workbook.dataset, workbook.dataset)}
     entries[f"dataset/{workbook.facts.name}"] = workbook.facts
     video = workbook.root / "report" / VIDEO
     return entries | ({VIDEO: video} if video.is_file() else {})
+
+
+def base_entries(workbook: Workbook) -> dict[str, Path | str]:
+    """The base where it is not the embedded one; one from outside the project gets a place inside it."""
+    base, root = workbook.base, workbook.root
+    inside = base.is_relative_to(root)
+    place = base.relative_to(root).as_posix() if inside else f"weights/{base.name}"
+    if base.suffix == ".pth":
+        tokenizer = tokenizer_folder(base) / "tokenizer.json"
+        files = {place: base, f"{place.rpartition('/')[0]}/tokenizer.json": tokenizer}
+    else:
+        files = {f"{place}/{inner}": path for inner, path in files_below(base, base)}
+    entries: dict[str, Path | str] = {f"minimind/{name}": path for name, path in files.items()}
+    if not inside:
+        text = (root / "workbook.toml").read_text(encoding="utf-8-sig")
+        entries["minimind/workbook.toml"] = re.sub(r"(?m)^(\s*base\s*=\s*).*$", rf'\g<1>"{place}"', text)
+    return entries
 
 
 def files_below(root: Path, start: Path) -> Iterator[tuple[str, Path]]:
@@ -144,7 +162,7 @@ def obstacles(workbook: Workbook, run: str) -> list[str]:
 def read_record(workbook: Workbook, name: str) -> dict[str, Any]:
     """What a report or video was made from; empty where none was made here."""
     path = workbook.results / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def is_file_of(path: Path, digest: str | None) -> bool:

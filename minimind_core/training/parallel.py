@@ -30,6 +30,8 @@ def process_group(device: str | None = None) -> Iterator[str]:
         yield device or "auto"
         return
     cuda = torch.cuda.is_available() and (device or "cuda").startswith("cuda")
+    if cuda:  # what processes exchange goes over their own devices
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
@@ -45,11 +47,6 @@ def is_first() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def meeting_place() -> str:
-    """Device of the tensors that processes exchange."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if dist.get_backend() == "nccl" else "cpu"
-
-
 def wait_for_all() -> None:
     """Go on when every process has come this far."""
     if dist.is_initialized():
@@ -60,7 +57,9 @@ def first_ones_file(path: Path) -> BytesIO | None:
     """The file as the first process has it, so that no disk need be shared; None where it has none."""
     box = [path.read_bytes() if is_first() and path.exists() else None]
     if dist.is_initialized():
-        dist.broadcast_object_list(box, 0, device=torch.device(meeting_place()))
+        dist.broadcast_object_list(
+            box, 0, device=torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+        )
     return BytesIO(box[0]) if box[0] else None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
-import json
 import os
 import platform
 import re
@@ -21,7 +20,7 @@ import torch
 import minimind_core
 from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
-from minimind_core.files import write_text
+from minimind_core.files import read_json, write_text
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.exporting import Source
 from minimind_core.modeling.lora import adapter_config, load_adapter
@@ -97,10 +96,7 @@ def log_step(path: Path, record: StepRecord, previous: list[dict[str, str]] | No
 
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv.
-
-    None if the file is not there, and a line that a power cut broke off is left out.
-    """
+    """Rows of metrics.csv, none if the file is not there; a line that a power cut broke off is left out."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as lines:
@@ -112,15 +108,22 @@ def trained_runs(workbook: Workbook) -> list[str]:
     return sorted(path.parent.name for path in workbook.runs.glob("*/adapter.safetensors"))
 
 
-def adapter_file(workbook: Workbook, name: str) -> Path:
-    """The adapter of a run that was trained on the workbook's base."""
+def read_run(folder: Path) -> dict[str, Any]:
+    """What run.json tells of a run."""
+    return read_json(folder / "run.json", "运行文件夹不完整，请重新训练。")
+
+
+def adapter_file(workbook: Workbook, name: str) -> Path | None:
+    """The adapter of a run that was trained on the workbook's base; None for `base`, the base alone."""
+    if name == "base":
+        return None
     folder = run_folder(workbook, name)
     if not (folder / "adapter.safetensors").is_file():
         known = "、".join(["base", *trained_runs(workbook)])
         raise WorkbookError(
             f"没有名为“{name}”的训练结果。现有：{known}。请先运行 minimind train --run {name}。"
         )
-    settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    settings = read_run(folder)
     if settings["base_sha256"] != base_sha256(workbook.base):
         raise WorkbookError(
             f"{folder}: 这个适配器是在另一个基座上训练的。请把 workbook.toml "
@@ -132,8 +135,7 @@ def adapter_file(workbook: Workbook, name: str) -> Path:
 def load_source(workbook: Workbook, name: str) -> Source:
     """What an export needs of a run, its adapter still apart; the name `base` is the base model alone."""
     model, tokenizer = load_base(workbook.base)
-    if name == "base":
-        return Source(model, tokenizer, None, workbook.base)
     path = adapter_file(workbook, name)
-    load_adapter(path, model)
-    return Source(model, tokenizer, adapter_config(path), workbook.base)
+    if path:
+        load_adapter(path, model)
+    return Source(model, tokenizer, adapter_config(path) if path else None, workbook.base)

@@ -41,6 +41,7 @@ from minimind_core.training.run_files import (
     file_sha256,
     log_step,
     read_metrics,
+    read_run,
     run_folder,
 )
 from minimind_core.training.trainer import StepRecord, train
@@ -204,8 +205,9 @@ def run_settings(workbook: Workbook, profile: Profile, model: MiniMind) -> dict[
     """What run.json tells of a run besides its data."""
     trained = lora_parameter_count(model)
     return {
-        "base_sha256": base_sha256(workbook.base), "seed": workbook.seed, "lora": profile.lora.as_dict(),
-        "train": dataclasses.asdict(profile.train), "epochs": profile.epochs,
+        "base_sha256": base_sha256(workbook.base), "seed": workbook.seed,
+        "lora": dataclasses.asdict(profile.lora), "train": dataclasses.asdict(profile.train),
+        "epochs": profile.epochs,
         "tokens_per_step": profile.tokens_per_step, "trainable_parameters": trained,
         "base_parameters": sum(p.numel() for p in model.parameters()) - trained,
         "persona": dataclasses.asdict(workbook.persona), "device": str(model.device),
@@ -218,7 +220,7 @@ def check_resumable(run: Run, resume: bool) -> None:
     if not resume:
         run.checkpoint.unlink(missing_ok=True)
         return
-    old = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    old = read_run(run.folder)
     changed = [k for k in FIXED if old.get(k) != json.loads(json.dumps(run.settings[k]))]
     if changed:
         raise WorkbookError(
@@ -227,10 +229,15 @@ def check_resumable(run: Run, resume: bool) -> None:
         )
 
 
-def load_run(workbook: Workbook, name: str, device: str = "auto") -> tuple[MiniMind, Tokenizer]:
-    """The model of a run, adapter merged, ready for answers; the name `base` is the base model alone."""
-    model, tokenizer = load_base(workbook.base)
-    if name != "base":
-        merge_lora(load_adapter(adapter_file(workbook, name), model))
+def load_model(base: Path, adapter: Path | None, device: str = "auto") -> tuple[MiniMind, Tokenizer]:
+    """A base with an adapter merged into it, ready for answers."""
+    model, tokenizer = load_base(base)
+    if adapter:
+        merge_lora(load_adapter(adapter, model))
     model.requires_grad_(False).eval()
     return lower_frozen(model.to(choose_device(device))), tokenizer
+
+
+def load_run(workbook: Workbook, name: str, device: str = "auto") -> tuple[MiniMind, Tokenizer]:
+    """The model of a run, ready for answers; the name `base` is the base model alone."""
+    return load_model(workbook.base, adapter_file(workbook, name), device)

@@ -12,7 +12,6 @@ from typing import Any
 from minimind_core.errors import WorkbookError
 from minimind_core.training.trainer import StepRecord
 
-TRACKERS = ("tensorboard", "wandb", "swanlab")
 Log = Callable[[StepRecord], None]
 
 

@@ -139,6 +139,6 @@ def record_demo(workbook: Workbook, run: str = "main") -> Path:
             play(Film(page, writer), workbook, workbook.show_questions)
         finally:
             writer.close()
-    made = {"video_sha256": file_sha256(target), "adapter_sha256": file_sha256(adapter)}
+    made = {"video_sha256": file_sha256(target), "adapter_sha256": adapter and file_sha256(adapter)}
     write_json(workbook.results / "video.json", made)
     return target

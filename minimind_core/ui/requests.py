@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
 
 from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.tokenizer import Message
@@ -21,11 +20,10 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.code, self.param = status, code, param
 
-    def response(self) -> JSONResponse:
-        """The refusal as the client gets it."""
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """What the client is told."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        error = {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        return JSONResponse({"error": error}, self.status)
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
 class Part(BaseModel):

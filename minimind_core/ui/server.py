@@ -28,7 +28,7 @@ from minimind_core.config import Workbook
 from minimind_core.errors import WorkbookError
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
-from minimind_core.inference.generation import Answer, fitting_prompt
+from minimind_core.inference.generation import Answer
 from minimind_core.modeling.fast import release_memory
 from minimind_core.training.run_files import trained_runs
 from minimind_core.ui.remote import WITHDRAWN
@@ -105,8 +105,7 @@ class Worker:
         request = jobs[0].request
         dialogues = [[message.message() for message in job.request.messages] for job in jobs]
         try:
-            loaded = self.load(request.model)
-            assistant = loaded.using(request.decoding, loaded.check)
+            assistant = self.load(request.model).using(request.decoding)
             if request.stream:
                 for answer in assistant.stream(dialogues[0]):
                     if jobs[0].cancelled:
@@ -136,7 +135,7 @@ class Server:
             Route("/v1/models", self.models),
             Route("/health", self.health),
         ]
-        errors = {ApiError: lambda request, error: error.response()}
+        errors = {ApiError: lambda request, error: JSONResponse(error.body(), error.status)}
         return Starlette(routes=routes, lifespan=self.lifespan, exception_handlers=errors)
 
     @contextlib.asynccontextmanager
@@ -189,17 +188,14 @@ class Server:
         if not isinstance(answer, Answer):
             raise failure(answer)
         text, stopped = cut(answer.text, job.request.stops)
-        messages = [message.message() for message in job.request.messages]
-        loaded = self.load(job.request.model)
-        sent = len(fitting_prompt(loaded.model, loaded.tokenizer, messages, job.request.decoding))
         choice = {
             "index": 0, "message": {"role": "assistant", "content": text},
             "finish_reason": "stop" if stopped or answer.ended else "length",
         }  # fmt: skip
         usage = {
-            "prompt_tokens": sent,
+            "prompt_tokens": answer.prompt_tokens,
             "completion_tokens": answer.new_tokens,
-            "total_tokens": sent + answer.new_tokens,
+            "total_tokens": answer.prompt_tokens + answer.new_tokens,
         }
         return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
 
@@ -215,7 +211,7 @@ class Server:
         try:
             while (answer := await job.answers.get()) is not None:
                 if isinstance(answer, Exception):
-                    yield event(json.loads(bytes(failure(answer).response().body)))
+                    yield event(failure(answer).body())
                     break
                 if answer.own is not None:  # what is sent cannot be taken back
                     yield chunk({"content": WITHDRAWN + answer.text})

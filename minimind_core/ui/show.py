@@ -22,7 +22,6 @@ from minimind_core.evaluation.metrics import is_right
 from minimind_core.evaluation.scoring import traced
 from minimind_core.files import write_json, write_text
 from minimind_core.inference.assistant import Assistant
-from minimind_core.inference.claims import claim_check
 from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.generation import Answer
 from minimind_core.ui.widgets import NARROW, WRAPPING, ChatPanel, Panel
@@ -109,7 +108,7 @@ class ClassShow(ChatPanel):
             settings,
         )
         self.rules = Rules(workbook)  # finds what a question is about
-        self.check = claim_check(workbook)  # finds what an answer states
+        self.check = self.rules.check  # finds what an answer states
 
     def allow_verdicts(self, allowed: bool) -> None:
         """Open or close the verdict buttons."""
@@ -131,8 +130,8 @@ class ClassShow(ChatPanel):
     def assistant(self, run: str) -> Assistant:
         """A run with what the controls say."""
         decoding = Decoding(temperature=self.temperature.value, repetition_penalty=self.penalty.value)
-        loaded = self.load(run)
-        return loaded.using(decoding, loaded.check if self.checking.value else None)
+        loaded = self.load(run).using(decoding)
+        return loaded if self.checking.value else loaded.unchecked()
 
     def ask(self, question: str) -> Answer | None:
         """Answer, show the fact behind it, and open the verdict buttons."""

@@ -254,9 +254,14 @@ class ChatPanel:
         self.messages.append({"role": "user", "content": question})
         self.log.value = transcript(self.messages, "正在回答…")
         answer = None
-        for answer in self.assistant(self.run.value).stream(self.messages):
-            said = {"role": "assistant", "content": answer.text}
-            self.log.value = transcript([*self.messages, said], withdrawn_note(answer))
+        try:
+            for answer in self.assistant(self.run.value).stream(self.messages):
+                said = {"role": "assistant", "content": answer.text}
+                self.log.value = transcript([*self.messages, said], withdrawn_note(answer))
+        except Exception:  # a run that cannot be loaded, say: the question was not asked
+            self.messages.pop()
+            self.log.value = transcript(self.messages, "没有答成，原因见下面的错误信息。")
+            raise
         self.messages.append({"role": "assistant", "content": answer.text})
         return answer
 
