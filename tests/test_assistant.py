@@ -183,3 +183,10 @@ def test_the_course_command_answers_like_the_assistant(trained):
         a.text for a in Assistant.load(trained, "lora_x", Decoding(max_new_tokens=64)).converse([TURNS])[0]
     ]
     assert all(f"答：{text}" in result.stdout for text in expected)
+
+
+def test_another_way_of_decoding_keeps_the_check(model, tokenizer, workbook):
+    assistant = Assistant(model, tokenizer, check=claim_check(workbook))
+    again = assistant.using(Decoding(max_new_tokens=3))
+    assert again.check is assistant.check and again.decoding.max_new_tokens == 3
+    assert again.unchecked().check is None and again.unchecked().decoding is again.decoding

@@ -501,3 +501,51 @@ def test_mistakes_in_the_settings_are_named_as_they_are(project, capsys):
         assert said in error and f"{path}:{number(key)}:" in error, (key, value, error)
     path.write_text("", encoding="utf-8")
     assert run(project, "runs") == 2 and "文件是空的" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--experiment", "log"], "是一组实验"),
+    (["--experiment", "run01", "--resume", "--device", "cpu"], "--device、--resume"),
+    (["--experiment", "run01", "--run", "other"], "不能和 --run"),
+])  # fmt: skip
+def test_an_experiment_refuses_what_it_would_ignore(project, capsys, arguments, said):
+    assert run(project, "train", *arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_scores_from_before_a_second_training_are_not_reported(trained, capsys):
+    assert run(trained, "evaluate") == 0
+    assert "核对" in capsys.readouterr().out
+    assert run(trained, "train", "--profile", "smoke", "--seed", "7") == 0
+    assert run(trained, "report") == 2
+    assert "minimind evaluate --run main" in capsys.readouterr().err
+    assert run(trained, "runs") == 0
+    assert "%" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outside", [False, True])
+def test_the_zip_holds_the_base_that_the_run_needs(project, tmp_path_factory, outside):
+    root = tmp_path_factory.mktemp("elsewhere") if outside else project / "weights"
+    shutil.move(project / "weights" / "base", root / "mine")
+    settings = (project / "workbook.toml").read_text(encoding="utf-8")
+    place = (root / "mine").as_posix() if outside else "weights/mine"
+    (project / "workbook.toml").write_text(settings.replace("weights/base", place), encoding="utf-8")
+    (project / "experiments.toml").write_text("", encoding="utf-8")
+    for name in ("build-dataset", "train", "evaluate", "report"):
+        small = ["--profile", "smoke"] if name in ("train", "evaluate") else []
+        assert run(project, name, *small) == 0
+    assert run(project, "submit", "--draft") == 0
+    with zipfile.ZipFile(project / "旋律小队_大作业.zip") as archive:
+        names = archive.namelist()
+        settings = archive.read("minimind/workbook.toml").decode()
+    assert len(names) == len(set(names)) and "minimind/experiments.toml" in names
+    assert "minimind/weights/mine/model.safetensors" in names and 'base = "weights/mine"' in settings
+
+
+@pytest.mark.parametrize("text", ["x", "0", "1.5", "600"])
+def test_a_number_out_of_range_is_refused_in_chinese(capsys, text):
+    with pytest.raises(SystemExit):
+        main(["ask", "--questions", "x", "--max-new-tokens", text])
+    assert "应是 1 到 512 之间的整数" in capsys.readouterr().err

@@ -97,4 +97,6 @@ def test_sizes_are_the_norms_of_the_merged_update(tmp_path):
     lora.save_adapter(tmp_path / "adapter.safetensors", model, config)
     sizes = lora.update_sizes(tmp_path / "adapter.safetensors")
     modules = {name: module for name, module in model.named_modules() if isinstance(module, lora.LoraLinear)}
-    assert sizes == pytest.approx({name: float(module.delta().detach().norm()) for name, module in modules.items()})
+    assert sizes == pytest.approx(
+        {name: float(module.delta().detach().norm()) for name, module in modules.items()}
+    )

@@ -249,3 +249,13 @@ def test_clearing_empties_the_panel(class_show):
     class_show.ask("你好")
     class_show.reset.click()
     assert not class_show.turns and class_show.log.value == class_show.note.value == ""
+
+
+def test_after_a_question_that_failed_the_dialogue_goes_on(panel, monkeypatch):
+    load = panel.load
+    monkeypatch.setattr(panel, "load", lambda name: (_ for _ in ()).throw(RuntimeError("no such run")))
+    with pytest.raises(RuntimeError):
+        panel.ask("你好")
+    assert panel.messages == [] and "没有答成" in panel.log.value
+    monkeypatch.setattr(panel, "load", load)
+    assert panel.ask("你好") and len(panel.messages) == 2
