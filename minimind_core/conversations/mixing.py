@@ -29,9 +29,9 @@ DRESSED = 0.9  # of the questions about the model itself also stand amid other w
 SHOWN = 10  # rows of each kind in samples.md
 KIND_NAMES = {"fact": "事实", "identity": "身份", "unknown": "不知道", "everyday": "日常话"}
 DETAIL_NAMES = {
-    "ask": "直接问", "keywords": "关键词", "begin": "接完", "confirm": "求证", "doubt": "猜错了来求证",
-    "either": "二选一", "reverse": "反问",
-    "follow": "追问", "switch": "换对象", "back": "回到前一个对象", "subject": "没学过的人和作品",
+    "ask": "直接问", "keywords": "只给关键词", "begin": "把话接完", "confirm": "求证",
+    "doubt": "猜错了来求证", "either": "二选一", "reverse": "由值问对象",
+    "follow": "追问", "switch": "换一个对象追问", "back": "回到前面的对象", "subject": "没学过的人和作品",
     "attribute": "没学过的属性",
     "missing": "表里缺的属性", "topic": "别的话题",
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """The test questions.
 
-Drawn from the taught space, and written blind by people who had seen the fact table alone.
+Drawn from the taught space, and written blind by writers who had seen the fact table alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SUITES: dict[str, Suite] = {
     "seen": Suite("事实（学过的问法）", "facts, taught wordings", "states"),
     "drawn": Suite("事实（同一空间的新组合）", "facts, untaught draws from the space", "states"),
     "facts": Suite("事实（别人写的问法）", "facts, written blind", "states"),
-    "reverse": Suite("反问（由值问对象）", "from value to subject", "states"),
+    "reverse": Suite("由值问对象", "from value to subject", "states"),
     "follow": Suite("追问（两到四轮）", "follow-ups, two to four turns", "states"),
     "missing": Suite("表里缺的属性", "missing pairs declined", "declines"),
     "unknown": Suite("没学过的人和作品", "unknown people and titles declined", "declines"),

@@ -15,7 +15,7 @@ import typst
 
 from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
-from minimind_core.conversations.mixing import FILES, PARTS, dataset_file, exposures
+from minimind_core.conversations.mixing import DETAIL_NAMES, FILES, PARTS, dataset_file, exposures
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.metrics import refuses
@@ -182,7 +182,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "mistakes": examples(result, KNOWN, False, 2)[:6], "causes": mistakes_by_cause(result),
         "declined": examples(result, declines, True, 1) + examples(result, declines, False, 1),
         "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
-        "penalty": Decoding().repetition_penalty,
+        "penalty": Decoding().repetition_penalty, "ways": DETAIL_NAMES,
     }  # fmt: skip
 
 
