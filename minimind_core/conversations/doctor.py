@@ -106,7 +106,7 @@ def few_findings(path: Path, rows: Sequence[tuple[int, Conversation]]) -> Iterat
     systems = {
         row.conversations[0].content: line
         for line, row in reversed(rows)
-        if row.messages[0]["role"] == "system"
+        if row.conversations[0].role == "system"
     }
     if len(systems) > 1:
         line = sorted(systems.values())[1]
@@ -248,7 +248,7 @@ class Capacity:
         if 0 < self.fewest < SOON_FORGOTTEN:
             found.append(
                 f"最少见的事实全程只出现 {self.fewest} 次，少于 "
-                f"{SOON_FORGOTTEN} 次，很难记住。请增加问法、份数或轮数。"
+                f"{SOON_FORGOTTEN} 次，很难记住。请增加问法、份数或遍数。"
             )
         return found
 

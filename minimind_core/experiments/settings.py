@@ -67,21 +67,24 @@ class Resolved:
 def load_experiments(extra: Path | None = None) -> dict[str, Experiment]:
     """The package's experiments.toml and a team's own file.
 
-    A group's `defaults` table holds for all its members.
+    A group's `defaults` table holds for all its members; with `steps` each member also changes what those
+    before it do.
     """
-    own = tomllib.loads((files(__package__) / "experiments.toml").read_text(encoding="utf-8"))
+    package = tomllib.loads((files(__package__) / "experiments.toml").read_text(encoding="utf-8"))
     found = {}
-    for tables in (own, read_table(extra) if extra else {}):
+    for tables in (package, read_table(extra) if extra else {}):
         for title, group in tables.items():
-            defaults = group.pop("defaults", {})
+            settings, steps = group.pop("defaults", {}), group.pop("steps", False)
             for name, own in group.items():
                 try:
-                    found[name] = Experiment(name=name, group=title, **merged(defaults, own))
+                    changes = merged(settings, own)
+                    found[name] = Experiment(name=name, group=title, **changes)
                     resolve(found[name])
-                except (TypeError, ValueError) as error:
+                except (AttributeError, TypeError, ValueError) as error:
                     raise WorkbookError(
                         f"experiments.toml: [{name}] 里有不认识或不合适的设置（{error}）。"
                     ) from error
+                settings = changes if steps else settings
     return found
 
 
