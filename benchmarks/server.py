@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -25,6 +23,7 @@ import numpy as np
 from minimind_core.config import load_workbook
 from minimind_core.evaluation.suites import blind_rows
 from minimind_core.files import write_json
+from minimind_core.reporting.browser import local_server
 
 WARM = 64  # questions before the clock starts
 
@@ -33,13 +32,6 @@ def resident_mib(process: int) -> float:
     """Memory of a process that lies in RAM."""
     pages = int(Path(f"/proc/{process}/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Load:
@@ -84,17 +76,6 @@ class Load:
                 asking.result()
 
 
-def wait_for(address: str) -> None:
-    """Until the server answers."""
-    for _ in range(600):
-        try:
-            if httpx.get(f"{address}/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise SystemExit("the server did not start")
-
-
 def main() -> None:
     """Start, warm up, load, watch, write."""
     parser = argparse.ArgumentParser(description="the server under load")
@@ -102,22 +83,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--run", default="main")
     arguments = parser.parse_args()
-    workbook, port = load_workbook(), free_port()
+    workbook = load_workbook()
     questions = [row["turns"][0] for row in blind_rows(workbook.questions("valid"))]
-    command = [
-        sys.executable,
-        "-m",
-        "minimind_core.cli",
-        "serve",
-        "--run",
-        arguments.run,
-        "--port",
-        str(port),
-    ]
-    server = subprocess.Popen(command)
-    try:
-        address = f"http://127.0.0.1:{port}"
-        wait_for(address)
+    command = [sys.executable, "-m", "minimind_core.cli", "serve", "--run", arguments.run, "--port", "{port}"]
+    with local_server(command, workbook.root, workbook.runs / "serve.log") as (address, server):
         load = Load(address, arguments.run, questions)
         with httpx.Client(base_url=address, timeout=120) as client:
             for question in questions[:WARM]:
@@ -132,9 +101,6 @@ def main() -> None:
             memory.append((round(time.monotonic() - started, 1), round(resident_mib(server.pid), 1)))
             worker.join(1)
         elapsed = time.monotonic() - started
-    finally:
-        server.terminate()
-        server.wait(20)
     found = {
         "run": arguments.run, "clients": arguments.clients, "seconds": elapsed, "answers": len(load.waits),
         "failed": load.failed, "mixed_up": load.mixed, "answers_per_second": len(load.waits) / elapsed,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from minimind_core.config import load_workbook
-from minimind_core.errors import WorkbookError
+from minimind_core.config import Workbook, load_workbook
+from minimind_core.errors import WorkbookError, exit_with
 from minimind_core.evaluation.scoring import load_results
 from minimind_core.evaluation.suites import SUITES
 from minimind_core.experiments.results import in_group
 from minimind_core.experiments.settings import load_experiments
-from minimind_core.files import write_text
+from minimind_core.files import read_json, write_text
 
 PROJECT = Path(__file__).resolve().parents[1]
 # what is counted beside the suites
@@ -107,35 +106,46 @@ def scores_of(results: dict, columns: tuple, language: int) -> list[tuple[dict, 
     ]
 
 
+def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def score_rows(
+    columns: list[tuple[dict, str]], labels: dict[str, tuple[str, str]], language: int, show: Callable
+) -> str:
+    """One row a suite, one column of scores a run; suites that nobody was asked are left out."""
+    rows = (
+        [names[language], *(show(scores[key]) for scores, _ in columns)]
+        for key, names in labels.items()
+        if any(scores[key]["n"] for scores, _ in columns)
+    )
+    return markdown([("测试", "test")[language], *(label for _, label in columns)], rows)
+
+
+def main_run(workbook: Workbook) -> tuple[dict, dict]:
+    """All results, and that of the main run."""
+    results = load_results(workbook)
+    if "main" not in results:
+        raise WorkbookError("还没有运行 main 在这份数据上的结果。请先运行 minimind evaluate --run main。")
+    return results, results["main"]
+
+
 def table(root: Path, language: int) -> str:
     """The Markdown table; language 0 is Chinese, 1 English."""
-    results = load_results(load_workbook(root))
-    columns = scores_of(results, COLUMNS, language)
-    lines = [f"| {('测试', 'test')[language]} | " + " | ".join(label for _, label in columns) + " |"]
-    lines.append("|---|" + "---|" * len(columns))
-    for key, labels in ROWS.items():
-        if any(scores[key]["n"] for scores, _ in columns):
-            lines.append(
-                f"| {labels[language]} | " + " | ".join(cell(scores[key]) for scores, _ in columns) + " |"
-            )
-    run = results["main"]["run"]
-    values = {
-        "minutes": run["train_seconds"] / 60,
-        **{key: run[key] for key in ("seed", "trainable_parameters", "cpu_count")},
-    }
-    return "\n".join([*lines, "", NOTES[language].format(**values)])
+    results, main = main_run(load_workbook(root))
+    made = score_rows(scores_of(results, COLUMNS, language), ROWS, language, cell)
+    run = main["run"]
+    known = {key: run[key] for key in ("seed", "trainable_parameters", "cpu_count")}
+    return f"{made}\n\n{NOTES[language].format(minutes=run['train_seconds'] / 60, **known)}"
 
 
 def summary(root: Path, language: int) -> str:
     """README's table: five suites, per cent only."""
-    results = load_results(load_workbook(root))
+    results, _ = main_run(load_workbook(root))
     columns = scores_of(results, MAIN_COLUMNS, language)
-    lines = [f"| {('测试', 'test')[language]} | {' | '.join(label for _, label in columns)} |"]
-    lines.append("|---" * (len(columns) + 1) + "|")
-    for key, labels in MAIN_ROWS.items():
-        cells = [f"{scores[key]['share']:.0%}" if scores[key]["n"] else "" for scores, _ in columns]
-        lines.append(f"| {labels[language]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return score_rows(columns, MAIN_ROWS, language, lambda s: f"{s['share']:.0%}" if s["n"] else "")
 
 
 def ablation(root: Path, language: int) -> str:
@@ -148,35 +158,32 @@ def ablation(root: Path, language: int) -> str:
         *(ROWS[key][language] for key in SHOWN),
         ("训练分钟", "minutes of training")[language],
     ]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rows = []
     defined = load_experiments(root / "experiments.toml")
     for name, result in results.items():
         scores = [result["scores"][key] for key in SHOWN]
         cells = [f"{score['right']}/{score['n']}" if score["n"] else "" for score in scores]
         cells.append(f"{result['run']['train_seconds'] / 60:.1f}")
         told = (defined[name].about, defined[name].english)[language]
-        lines.append(f"| {' | '.join([told, *cells])} |")
-    return "\n".join(lines)
+        rows.append([told, *cells])
+    return markdown(heads, rows)
 
 
 def seeds(root: Path, language: int) -> str:
     """The default recipe from several seeds: own words / with the check, in per cent, and their mean."""
     workbook = load_workbook(root)
-    main = load_results(workbook)["main"]
+    _, main = main_run(workbook)
     pairs = {main["run"]["seed"]: (main["scores"], main["checked_scores"])}
     for result in in_group(workbook, "seeds").values():  # an experiment's scores are those after its check
         pairs[result["run"]["seed"]] = (result["own_scores"], result["scores"])
     columns = [(f"种子 {seed}", f"seed {seed}")[language] for seed in pairs] + [("平均", "mean")[language]]
-    lines = [
-        f"| {('测试', 'test')[language]} | n | {' | '.join(columns)} |",
-        "|---" * (len(columns) + 2) + "|",
-    ]
+    rows = []
     for key, labels in ROWS.items():
         shares = [tuple(scores[key]["share"] for scores in pair) for pair in pairs.values()]
         shares.append(tuple(sum(column) / len(shares) for column in zip(*shares, strict=True)))
         cells = [f"{own:.1%} / {checked:.1%}" for own, checked in shares]
-        lines.append(f"| {labels[language]} | {main['scores'][key]['n']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([labels[language], str(main["scores"][key]["n"]), *cells])
+    return markdown([("测试", "test")[language], "n", *columns], rows)
 
 
 def speed(root: Path, language: int) -> str:
@@ -185,29 +192,25 @@ def speed(root: Path, language: int) -> str:
     Whoever could not run is left out.
     """
     folder = load_workbook(root).results
+    remedy = "请先运行 benchmarks/ 里的同名程序。"
     training, answering = (
-        json.loads((folder / f"benchmark_{name}.json").read_text(encoding="utf-8"))
-        for name in ("training", "generation")
+        read_json(folder / f"benchmark_{name}.json", remedy) for name in ("training", "generation")
     )
     size = answering.get("batch", 64)
     heads = [TRAINED, ("词元/秒", "tokens/s"), ("峰值内存 MiB", "peak MiB")]
-    lines = [f"| {' | '.join(head[language] for head in heads)} |", "|---|---|---|"]
-    for name in filter(lambda name: "peak_mib" in training.get(name, {}), CONTENDERS):
-        labels = CONTENDERS[name]
-        lines.append(
-            f"| {labels[language]} | {training[name]['tokens_per_second']:,.0f} "
-            f"| {training[name]['peak_mib']:,.0f} |"
-        )
-    lines += [
-        "",
-        f"| {ANSWERED[language]} | {('一次一题', 'one by one')[language]} "
-        f"| {(f'一次 {size} 题', f'{size} at a time')[language]} |",
-        "|---|---|---|",
+    rows = [
+        [labels[language], *(f"{training[name][key]:,.0f}" for key in ("tokens_per_second", "peak_mib"))]
+        for name, labels in CONTENDERS.items()
+        if "peak_mib" in training.get(name, {})
     ]
-    for name in filter(lambda name: f"{name}_batch_1" in answering, ANSWERERS):
-        labels = ANSWERERS[name]
-        cells = [f"{1000 * answering[f'{name}_batch_{count}']:.1f}" for count in (1, size)]
-        lines.append(f"| {' | '.join([labels[language], *cells])} |")
+    sizes = (("一次一题", "one by one"), (f"一次 {size} 题", f"{size} at a time"))
+    answered = [
+        [labels[language], *(f"{1000 * answering[f'{name}_batch_{count}']:.1f}" for count in (1, size))]
+        for name, labels in ANSWERERS.items()
+        if f"{name}_batch_1" in answering
+    ]
+    lines = [markdown([head[language] for head in heads], rows), ""]
+    lines.append(markdown([head[language] for head in (ANSWERED, *sizes)], answered))
     return "\n".join([*lines, *reach(folder, language)])
 
 
@@ -215,12 +218,12 @@ def reach(folder: Path, language: int) -> list[str]:
     """Sentences about the server under load and llama.cpp, where they were tried."""
     lines = []
     if (path := folder / "benchmark_server.json").is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         memory = [mib for _, mib in found["memory_mib"]]
         told = SERVED[language].format(**found, **found["wait_seconds"], first=memory[0], last=memory[-1])
         lines += ["", told]
     if (path := folder / "llama_cpp.json").is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         equal = ", ".join(f"{name} {form['equal']}" for name, form in found["formats"].items())
         lines += ["", COMPARED[language].format(**found, equal=equal)]
     return lines
@@ -251,18 +254,14 @@ FILES = (
 
 def main() -> int:
     """Update all files."""
-    try:
-        for name, language, marks in FILES:
-            path = PROJECT / name
-            text = path.read_text(encoding="utf-8")
-            for mark in marks:
-                text = fill(text, mark, TABLES[mark](PROJECT, language))
-            write_text(path, text)
-    except WorkbookError as error:
-        print(f"错误：{error}", file=sys.stderr)
-        return 2
+    for name, language, marks in FILES:
+        path = PROJECT / name
+        text = path.read_text(encoding="utf-8")
+        for mark in marks:
+            text = fill(text, mark, TABLES[mark](PROJECT, language))
+        write_text(path, text)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

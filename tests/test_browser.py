@@ -77,7 +77,7 @@ def lab(scratch, tmp_path_factory):
         "--IdentityProvider.token=", f"--ServerApp.root_dir={scratch}", "--LabApp.expose_app_in_browser=True",
         *(part for part in TASKS["lab"][2][0] if "app_settings_dir" in part),
     ]  # fmt: skip
-    with local_server(command, scratch, own / "lab.log", environment) as address:
+    with local_server(command, scratch, own / "lab.log", environment) as (address, _):
         yield address
 
 
@@ -192,7 +192,7 @@ def test_the_class_show_answers_on_a_page_of_its_own(scratch, page, tmp_path):
         sys.executable, "-m", "minimind_core.cli", "--root", str(scratch), "show", "--run", "base",
         "--no-browser", "--port", "{port}",
     ]  # fmt: skip
-    with local_server(command, scratch, tmp_path / "voila.log") as address:
+    with local_server(command, scratch, tmp_path / "voila.log") as (address, _):
         page.goto(address)
         page.get_by_role("button", name="发送").wait_for(timeout=120_000)
         ask(page, "《江南》是谁唱的？", "那他是哪里人？")
@@ -218,7 +218,7 @@ def test_the_streamlit_page_answers(page, tmp_path):
         "--server.address=127.0.0.1", "--server.headless=true",
     ]  # fmt: skip
     log = tmp_path / "streamlit.log"
-    with local_server(command, PROJECT / "scripts", log) as address:
+    with local_server(command, PROJECT / "scripts", log) as (address, _):
         page.goto(address)
         box = page.get_by_test_id("stChatInputTextArea")
         box.wait_for(timeout=120_000)

@@ -73,7 +73,7 @@ def test_preset_button_asks_its_question_and_html_is_escaped(panel):
 
 def test_saved_panel_shows_its_text_without_widgets(panel):
     panel.ask_all(["你是谁？"])
-    bundle = panel.panel()._repr_mimebundle_()
+    bundle = panel._repr_mimebundle_()
     assert "你是谁？" in bundle["text/html"] and "application/vnd.jupyter.widget-view+json" in bundle
 
 

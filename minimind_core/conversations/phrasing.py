@@ -94,8 +94,13 @@ class Phrasing:
         own, general = words.own.get(way, ()), words.general.get(way, ())
         if self.draws.wordings and own:
             own, general = own[: self.draws.wordings], ()
-        forms = own if own and (not general or self.rng.random() < OWN_SHARE) else general
-        return self.slip(self.rng.choice(forms)).replace("{a}", self.rng.choice(words.names)) if forms else ""
+        forms = own or general
+        if own and general:
+            forms = own if self.rng.random() < OWN_SHARE else general
+        if not forms:
+            return ""
+        form = self.slip(self.rng.choice(forms))
+        return form.replace("{a}", self.rng.choice(words.names))
 
     def slip(self, form: str) -> str:
         """The form, once in a while with a character mistyped.
@@ -125,17 +130,24 @@ class Phrasing:
         """A subject as people type it, when they ask for the attribute."""
         if not self.draws.dressed:
             return subject
-        if is_title(subject):
-            name = bare(subject) if self.rng.random() < BARE_TITLE else subject
-            owners = self.owners.get(subject, {})
-            owned = owners and attribute not in owners and self.rng.random() < OWNED
-            owner = self.rng.choice(list(owners.values())) if owned else ""
-            return self.rng.choice(self.owned).replace("{o}", owner).replace("{s}", name) if owner else name
-        alias = self.aliases.get(subject)
+        return self.title_name(subject, attribute) if is_title(subject) else self.person_name(subject)
+
+    def title_name(self, title: str, attribute: str) -> str:
+        """A title without its marks, or with its owner, unless the owner is what the attribute asks for."""
+        shown = bare(title) if self.rng.random() < BARE_TITLE else title
+        owners = self.owners.get(title, {})
+        if owners and attribute not in owners and self.rng.random() < OWNED:
+            owner = self.rng.choice(list(owners.values()))
+            return fill(self.rng.choice(self.owned), o=owner, s=shown)
+        return shown
+
+    def person_name(self, subject: str) -> str:
+        """A name, a nickname made from it, the given name alone, or another name that the table has."""
         if self.rng.random() < FAMILIAR and is_person(subject):
-            return self.rng.choice(self.familiar).replace("{s}", subject).replace("{l}", subject[-1])
+            return fill(self.rng.choice(self.familiar), s=subject, l=subject[-1])
         if subject in self.given and self.rng.random() < SHORT:
             return self.given[subject]
+        alias = self.aliases.get(subject)
         if not alias or self.rng.random() >= ALIAS:
             return subject
         return self.rng.choice((alias, alias, alias.lower(), alias.split()[0] + subject))

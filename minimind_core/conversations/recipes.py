@@ -166,17 +166,17 @@ def spread(rows: Rows, count: int, least: int = 12) -> Rows:
     """At most so many rows, evenly spaced, and identity rows in the same proportion, but at least so many of
     those.
     """
-    own = [
-        [i for i, row in enumerate(rows) if (row.meta["kind"] == "identity") == identity]
-        for identity in (False, True)
-    ]
-    wanted = (count, max(least, count * len(own[1]) // max(1, len(own[0]))))
-    kept = {
-        places[i * len(places) // size]
-        for places, size in zip(own, map(min, wanted, map(len, own)), strict=True)
-        for i in range(size)
-    }
+    identity = [i for i, row in enumerate(rows) if row.meta["kind"] == "identity"]
+    others = [i for i, row in enumerate(rows) if row.meta["kind"] != "identity"]
+    share = max(least, count * len(identity) // max(1, len(others)))
+    kept = {*evenly(others, count), *evenly(identity, share)}
     return [row for i, row in enumerate(rows) if i in kept]
+
+
+def evenly(places: Sequence[int], count: int) -> list[int]:
+    """At most so many of the places, evenly spaced."""
+    count = min(count, len(places))
+    return [places[i * len(places) // count] for i in range(count)]
 
 
 def build_recipe(
@@ -193,7 +193,7 @@ def build_recipe(
         raise WorkbookError(
             f"按 {name} 没有得到任何数据：{'、'.join(map(str, kdconv)) or 'KdConv 文件'} 里没有它要的内容。"
         )
+    rows = spread(rows, limit) if limit else rows
     path = workbook.dataset / "raw" / f"{name}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_jsonl(path, [row.model_dump() for row in (spread(rows, limit) if limit else rows)])
+    write_jsonl(path, [row.model_dump() for row in rows])
     return path, len(rows)

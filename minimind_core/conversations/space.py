@@ -126,15 +126,23 @@ class Space(Phrasing):
         opener = self.opening(fact, way)
         if not opener:
             return []
+        facts = [*self.earlier_facts(opener, fact), opener]
+        if any(self.leads_elsewhere(one, other.attribute) for one, other in pairwise(facts)):
+            facts = [opener]  # a pronoun would mean somebody else by then
+        first = self.pair(facts[0], self.first_way(facts[0]))
+        later = [(self.follow_up(f), answer_sentence(self.book[f.attribute], f)) for f in facts[1:]]
+        return [first, *later] if first and all(question for question, _ in later) else []
+
+    def earlier_facts(self, opener: Fact, fact: Fact) -> list[Fact]:
+        """Up to two other facts about the opener's subject, to be asked for before it."""
         about = [f for f in self.of_subject[opener.subject] if f is not opener and f is not fact]
         (number,) = self.rng.choices(range(len(EARLIER)), EARLIER)
-        facts = [*self.rng.sample(about, min(number, len(about))), opener]
-        if any(self.leads_elsewhere(one, other.attribute) for one, other in pairwise(facts)):
-            facts = [opener]
-        unique = self.holders[facts[0].attribute, facts[0].value] == 1
-        first = self.pair(facts[0], "reverse" if unique and self.rng.random() < FROM_VALUE else "ask")
-        again = [(self.follow_up(f), answer_sentence(self.book[f.attribute], f)) for f in facts[1:]]
-        return [first, *again] if first and all(question for question, _ in again) else []
+        return self.rng.sample(about, min(number, len(about)))
+
+    def first_way(self, fact: Fact) -> str:
+        """How a dialogue begins: from a value that only one subject has, or with a plain question."""
+        unique = self.holders[fact.attribute, fact.value] == 1
+        return "reverse" if unique and self.rng.random() < FROM_VALUE else "ask"
 
     def back(self, fact: Fact) -> list[Pair]:
         """A question about the subject and one about another subject.

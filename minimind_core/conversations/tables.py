@@ -108,21 +108,22 @@ def named_columns(rows: Sequence[tuple[int, list[str]]]) -> Iterator[Record | Br
             yield Record(line, dict(zip(heads, row, strict=True)))
 
 
+def finished(pair: dict[str, str], start: int) -> Iterator[Record | Broken]:
+    """What the lines from `start` on have given: a question with its answer, or one of the two alone."""
+    if len(pair) == 2:
+        yield Record(start, {key: text.strip() for key, text in pair.items()})
+    elif pair:
+        yield Broken(start, "有问没有答" if "question" in pair else "有答没有问", "请补上，或删去")
+
+
 def dialogue_text(lines: Sequence[str]) -> Iterator[Record | Broken]:
     """`问：…` and `答：…`, one dialogue a pair; a line without either goes on with the one before."""
     pair: dict[str, str] = {}
     start, last = 1, ""
-
-    def finished() -> Iterator[Record | Broken]:
-        if len(pair) == 2:
-            yield Record(start, {key: text.strip() for key, text in pair.items()})
-        elif pair:
-            yield Broken(start, "有问没有答" if "question" in pair else "有答没有问", "请补上，或删去")
-
     for number, line in enumerate(lines, 1):
         asked, answered = ASKED.match(line), ANSWERED.match(line)
         if asked or (answered and "answer" in pair):
-            yield from finished()
+            yield from finished(pair, start)
             pair, start = {}, number
         if asked or answered:
             start = start if pair else number
@@ -134,4 +135,4 @@ def dialogue_text(lines: Sequence[str]) -> Iterator[Record | Broken]:
             yield Broken(
                 number, f"这一行不在任何一问一答里：“{line.strip()[:20]}”", "请在前面写上“问：”或删去"
             )
-    yield from finished()
+    yield from finished(pair, start)

@@ -167,16 +167,12 @@ class Unknown:
         An attribute can be asked of a subject if somebody who has it shares another attribute with the
         subject, unless the subject has one that says the same (a song's singer and an album's singer).
         """
-        has = {
-            subject: {f.attribute: f.value for f in facts} for subject, facts in self.space.of_subject.items()
-        }
+        table = {s: {f.attribute: f.value for f in facts} for s, facts in self.space.of_subject.items()}
         pairs = []
-        for subject, own in has.items():
-            near = [other for other in has.values() if other.keys() & own.keys()]
-            wanted = {attribute: None for other in near for attribute in other if attribute not in own}
-            for attribute in wanted:
-                same = any(self.say_the_same(attribute, mine, has.values()) for mine in own)
-                if not same:
+        for subject, own in table.items():
+            similar = [other for other in table.values() if other.keys() & own.keys()]
+            for attribute in dict.fromkeys(a for other in similar for a in other if a not in own):
+                if not any(self.say_the_same(attribute, mine, table.values()) for mine in own):
                     pairs.append((subject, attribute))
         return pairs
 

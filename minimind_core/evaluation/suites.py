@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minimind_core.collection.facts import read_facts
+from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.identity import Identity
 from minimind_core.conversations.mixing import dataset_file, read_blind
@@ -79,6 +79,29 @@ def blind_rows(path: Path) -> list[dict[str, Any]]:
     return [row for _, row in rows]
 
 
+def fits(row: dict[str, Any], fact: Fact | None, subjects: set[str], attributes: set[str]) -> bool:
+    """Whether a blind question still has the answer that its suite expects, with these facts.
+
+    `fact`: what the table says of the question's subject and attribute.
+    """
+    subject, attribute, expected = (row.get(key, "") for key in ("subject", "attribute", "expected"))
+    good = True  # the other suites are about no fact
+    match row["suite"]:
+        case "facts" | "follow":
+            good = fact is not None and fact.value == expected
+        case "reverse":
+            good = fact is not None and fact.subject == expected
+        case "missing":
+            good = fact is None and subject in subjects and attribute in attributes
+        case "attributes":
+            good = subject in subjects and attribute not in attributes
+        case "unknown":
+            good = subject not in subjects and attribute in attributes
+        case "topics":
+            good = not any(name.strip("《》") in row["turns"][-1] for name in subjects)
+    return good
+
+
 def questions_about_these_facts(rows: Iterable[dict[str, Any]], workbook: Workbook) -> list[Question]:
     """The questions that fit the workbook's facts: what was written for other facts is left out."""
     known = {(fact.subject, fact.attribute): fact for fact in read_facts(workbook.facts)}
@@ -88,19 +111,10 @@ def questions_about_these_facts(rows: Iterable[dict[str, Any]], workbook: Workbo
         suite, subject, attribute = row["suite"], row.get("subject", ""), row.get("attribute", "")
         fact = known.get((subject, attribute))
         expected = row.get("expected", "")
-        fits = {
-            "facts": fact is not None and fact.value == expected,
-            "follow": fact is not None and fact.value == expected,
-            "reverse": fact is not None and fact.subject == expected,
-            "missing": fact is None and subject in subjects and attribute in attributes,
-            "attributes": subject in subjects and attribute not in attributes,
-            "unknown": subject not in subjects and attribute in attributes,
-            "topics": not any(name.strip("《》") in row["turns"][-1] for name in subjects),
-        }
         if suite == "identity":
             expected = Identity.from_workbook(workbook).expected(row.get("intent", "name"))
         detail = row.get("intent") or row.get("about") or attribute
-        if fits.get(suite, True):
+        if fits(row, fact, subjects, attributes):
             questions.append(Question(suite, tuple(row["turns"]), expected, subject, attribute, detail))
     return questions
 

@@ -14,6 +14,20 @@ from minimind_core.experiments.settings import Experiment, load_experiments, res
 from minimind_core.files import read_json
 from minimind_core.training.run_files import base_sha256, file_sha256
 
+NOT_HASHED = ("name", "group", "about", "english", "lesson", "seed")  # the seed counts as it is used
+
+
+def files_behind(workbook: Workbook, experiment: Experiment) -> list[Path]:
+    """The files that training rows and questions are made from."""
+    package = Path(conversations.__file__).parent / "data"
+    own = (path for path in workbook.texts.glob("*.toml") if path.name != "fields.toml")  # for collecting
+    texts = [*sorted(package.iterdir()), *sorted(own)]
+    texts += [*sorted(workbook.texts.glob("*.txt")), *sorted(workbook.texts.glob("unknown*.jsonl"))]
+    texts += [workbook.texts / "everyday.jsonl", workbook.questions(experiment.split), workbook.facts]
+    if experiment.kdconv or experiment.recipe != "default":
+        texts += [workbook.root / "dataset" / name for name in ("kdconv_sample.json", "health.csv")]
+    return texts
+
 
 def content_hash(workbook: Workbook, experiment: Experiment) -> str:
     """Changes with what the result depends on, the code and downloaded KdConv files aside.
@@ -22,18 +36,8 @@ def content_hash(workbook: Workbook, experiment: Experiment) -> str:
     base.
     """
     settings = resolve(experiment, workbook.mix, workbook.draws)
-    about = {
-        k: v
-        for k, v in dataclasses.asdict(experiment).items()
-        if k not in ("name", "group", "about", "english", "lesson", "seed")
-    }
-    package = Path(conversations.__file__).parent / "data"
-    own = (path for path in workbook.texts.glob("*.toml") if path.name != "fields.toml")  # for collecting
-    texts = [*sorted(package.iterdir()), *sorted(own)]
-    texts += [*sorted(workbook.texts.glob("*.txt")), *sorted(workbook.texts.glob("unknown*.jsonl"))]
-    texts += [workbook.texts / "everyday.jsonl", workbook.questions(experiment.split), workbook.facts]
-    if experiment.kdconv or experiment.recipe != "default":
-        texts += [workbook.root / "dataset" / name for name in ("kdconv_sample.json", "health.csv")]
+    about = {k: v for k, v in dataclasses.asdict(experiment).items() if k not in NOT_HASHED}
+    texts = files_behind(workbook, experiment)
     known = [file_sha256(path) for path in texts if path.is_file()] + [base_sha256(workbook.base)]
     parts = [
         dataclasses.asdict(settings),

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from minimind_core.modeling.fast import rounded
 from minimind_core.modeling.fast_answers import SingleDialogue, joined_blocks
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, shared_prefix
-from minimind_core.training.batches import rounded
 
 # finished rows leave a batch so many at a time: each new shape of a product costs a CPU as much as several
 # tokens
@@ -59,6 +59,17 @@ def choose(logits: Tensor, written: Tensor, decoding: Decoding, generator: torch
     return order.gather(1, picked).squeeze(1)
 
 
+def left_padded(rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens (B, T), padded so that every row's next token is its last column, and which of them are real."""
+    width = rounded(max(map(len, rows)))
+    tokens = torch.full((len(rows), width), PAD_ID)
+    real = torch.zeros(len(rows), width, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        tokens[index, width - len(row) :] = torch.tensor(row)
+        real[index, width - len(row) :] = True
+    return tokens.to(device), real.to(device)
+
+
 class Session:
     """The state of a batch while its answers are written, one token of every row at a time."""
 
@@ -67,27 +78,17 @@ class Session:
         self.device = model.device
         self.generator = torch.Generator(self.device).manual_seed(decoding.seed)
         shared = shared_prefix(prompts) if len(prompts) > 1 else 0
-        width = rounded(max(map(len, prompts)) - shared)
-        tokens = torch.full((len(prompts), width), PAD_ID)
-        real = torch.zeros(len(prompts), width, dtype=torch.bool)
-        # padded on the left, so that every row's next token is its last column
-        for row, prompt in enumerate(prompts):
-            tokens[row, width - len(prompt) + shared :] = torch.tensor(prompt[shared:])
-            real[row, width - len(prompt) + shared :] = True
-        self.padded = not bool(real.all())
-        tokens, real = tokens.to(self.device), real.to(self.device)
-        cache = (
-            expand_cache(
-                model.hidden(torch.tensor([prompts[0][:shared]], device=self.device))[1], len(prompts)
-            )
-            if shared
-            else None
-        )
+        tokens, real = left_padded([prompt[shared:] for prompt in prompts], self.device)
+        width, self.padded = tokens.shape[1], not bool(real.all())
+        cache = None
+        if shared:
+            beginning = torch.tensor([prompts[0][:shared]], device=self.device)
+            cache = expand_cache(model.hidden(beginning)[1], len(prompts))
         self.visible = torch.cat((real.new_ones(len(prompts), shared), real), 1)
         self.position = shared + real.sum(1)  # (B,) position of the next token
         positions = (shared + real.cumsum(1) - 1).clamp(min=0)
         causal = real.new_ones(width, shared + width).tril(shared)
-        # a padding row must see something
+        # padding sees only itself: where nothing is seen, softmax is no number
         itself = torch.eye(width, shared + width, dtype=torch.bool, device=self.device).roll(shared, 1)
         mask = (causal & self.visible[:, None, :] | itself)[:, None]
         states, self.cache = model.hidden(tokens, cache, mask, positions)
@@ -138,26 +139,23 @@ def generate_ids(
     One step more than max_new_tokens only sees whether the end token comes. Finished rows leave the batch,
     ROWS at a time.
     """
-    session, count, longest = Session(model, prompts, decoding), len(prompts), decoding.max_new_tokens
-    answers: list[list[int]] = [[] for _ in range(count)]
-    ended, chances = [False] * count, [0.0] * count
-    # of each row of the session, and whether its answer goes on
-    prompt, going = (torch.arange(count), torch.ones(count, dtype=torch.bool))
+    session, longest = Session(model, prompts, decoding), decoding.max_new_tokens
+    answers: list[list[int]] = [[] for _ in prompts]
+    ended, chances = [False] * len(prompts), [0.0] * len(prompts)
+    # of each row of the session: whose answer it writes, and whether that goes on
+    prompt, going = torch.arange(len(prompts)), torch.ones(len(prompts), dtype=torch.bool)
     for step in range(longest + 1):
-        before = session.log_chance
-        token = session.next()
-        # only an end may still come
-        written = (
-            session.log_chance if step < longest else torch.where(token == END_ID, session.log_chance, before)
-        )
-        for row, value, chance in zip(
-            prompt[going].tolist(), token[going].tolist(), written[going].exp().tolist(), strict=True
-        ):
+        all_written = step == longest  # only an end still counts
+        before, token = session.log_chance, session.next()
+        ends = token == END_ID
+        now = torch.where(ends, session.log_chance, before) if all_written else session.log_chance
+        news = (prompt[going].tolist(), token[going].tolist(), now[going].exp().tolist())
+        for row, value, chance in zip(*news, strict=True):
             chances[row], ended[row] = chance, value == END_ID
-            if value != END_ID and step < longest:
+            if value != END_ID and not all_written:
                 answers[row].append(value)
-        going = going & (token != END_ID).cpu()
-        if not going.any() or step == longest:
+        going = going & ~ends.cpu()
+        if not going.any() or all_written:
             break
         left = rounded(int(going.sum()), ROWS)
         if left < len(going):

@@ -84,10 +84,10 @@ def stop(process: subprocess.Popen) -> None:
 @contextmanager
 def local_server(
     command: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str] | None = None
-) -> Iterator[str]:
+) -> Iterator[tuple[str, subprocess.Popen]]:
     """A server on a free port, {port} in its command, that prints to `log`.
 
-    Yields its address once it answers.
+    Yields its address and process once it listens.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -111,7 +111,7 @@ def local_server(
                     f"本机的网页服务没有起来。它最后说的是：\n{end}\n请按它的话处理，全文在 {log}。"
                 )
             time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
         stop(process)
 

@@ -14,13 +14,10 @@ from torch import Tensor
 
 from minimind_core.conversations.schema import Conversation
 from minimind_core.errors import WorkbookError
+from minimind_core.modeling.fast import rounded
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, encode_chat, shared_prefix
 
 MAX_LENGTH = 512  # tokens of one conversation
-# batches are a multiple of this wide: oneDNN spends 2 to 20 ms on each shape of bfloat16 matrices that it has
-# not met lately
-WIDTH = 4
-
 
 IGNORE = -100  # label of a position without loss
 
@@ -87,7 +84,7 @@ def prompt_length(row: Row) -> int:
 
 
 def make_batch(rows: Sequence[Row], prefix: int = 0, width: int | None = None) -> Batch:
-    """Pad rows on the right to `width`, by default the longest in steps of WIDTH.
+    """Pad rows on the right to `width`, by default the longest, rounded up.
 
     Causal attention keeps padding out of every real position.
     """
@@ -99,11 +96,6 @@ def make_batch(rows: Sequence[Row], prefix: int = 0, width: int | None = None) -
         tokens[index, :length] = torch.tensor(row.ids[prefix:])
         labels[index, :length] = torch.tensor(row.labels[prefix:])
     return Batch(tokens, labels, torch.tensor([rows[0].ids[:prefix].tolist()]) if prefix else None)
-
-
-def rounded(number: int, step: int = WIDTH) -> int:
-    """The next multiple of `step`."""
-    return -(-number // step) * step
 
 
 def group_by_length(lengths: Sequence[int], order: Sequence[int], tokens: int) -> list[list[int]]:

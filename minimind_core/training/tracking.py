@@ -42,12 +42,12 @@ def tracking(name: str | None, folder: Path, project: str, settings: dict[str, A
         ) from error
     if name == "tensorboard":
         with module.SummaryWriter(folder / "tensorboard") as writer:
-            yield (
-                lambda record: (
-                    [writer.add_scalar(key, value, record.step) for key, value in values(record).items()]
-                    and None
-                )
-            )
+
+            def log(record: StepRecord) -> None:
+                for key, value in values(record).items():
+                    writer.add_scalar(key, value, record.step)
+
+            yield log
         return
     keys = {
         "wandb": {"dir": str(folder), "name": settings["name"]},

@@ -119,7 +119,7 @@ def record_demo(workbook: Workbook, run: str = "main") -> Path:
     with (
         replacing(target) as temporary,
         launch() as browser,
-        local_server(command, workbook.root, log, environment) as address,
+        local_server(command, workbook.root, log, environment) as (address, _),
     ):
         viewport = {name: int(size / ZOOM) for name, size in zip(("width", "height"), SIZE, strict=True)}
         page = browser.new_page(viewport=viewport, device_scale_factor=ZOOM, locale="zh-CN")

@@ -36,7 +36,7 @@ def describe(record: StepRecord) -> str:
     )
 
 
-class TrainingPanel:
+class TrainingPanel(Panel):
     """Trains a run in a thread of its own, so that the buttons answer.
 
     `wait` joins it and shows the final curve.
@@ -135,6 +135,6 @@ class TrainingPanel:
             display(Image(filename=path, width=700))
             print(f"曲线已保存到 {path.relative_to(self.run.workbook.root).as_posix()}")
 
-    def _repr_mimebundle_(self, **options: Any) -> dict:
-        static = "<p>训练面板：运行这一格才会出现停止、继续按钮和实时曲线；保存下来的曲线在下一格。</p>"
-        return Panel(self.view, lambda: static)._repr_mimebundle_(**options)
+    def static(self) -> str:
+        """What stands in a saved notebook."""
+        return "<p>训练面板：运行这一格才会出现停止、继续按钮和实时曲线；保存下来的曲线在下一格。</p>"

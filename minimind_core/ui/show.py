@@ -24,7 +24,7 @@ from minimind_core.files import write_json, write_text
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.generation import Answer
-from minimind_core.ui.widgets import NARROW, WRAPPING, ChatPanel, Panel
+from minimind_core.ui.widgets import NARROW, WRAPPING, ChatPanel
 
 COLUMNS = ("time", "asked_by", "question", "run", "answer", "fact", "matches", "verdict")
 VERDICTS = {"对": "success", "部分对": "warning", "错": "danger"}
@@ -188,9 +188,9 @@ class ClassShow(ChatPanel):
             box.value = ""
         self.allow_verdicts(False)
 
-    def panel(self) -> Panel:
-        """The displayable panel."""
-        return Panel(self.view, lambda: self.log.value + self.note.value)
+    def static(self) -> str:
+        """The dialogue, and what its last answer rests on."""
+        return self.log.value + self.note.value
 
 
 def class_show_file(workbook: Workbook) -> Path:

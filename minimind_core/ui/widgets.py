@@ -96,20 +96,21 @@ def cause_table(answers: Sequence[dict], names: dict[str, str]) -> pd.DataFrame:
 
 
 class Panel:
-    """A widget with a static HTML twin, which is shown where widgets are not alive (saved or untrusted
-    notebooks).
-    """
+    """A widget, `view`, with a static HTML twin for where widgets are not alive (saved notebooks)."""
 
-    def __init__(self, widget: widgets.Widget, static: Callable[[], str]) -> None:
-        self.widget, self.static = widget, static
+    view: widgets.Widget
+
+    def static(self) -> str:
+        """The HTML twin."""
+        raise NotImplementedError
 
     def _repr_mimebundle_(self, **options: Any) -> dict:
-        bundle = self.widget._repr_mimebundle_(**options)
+        bundle = self.view._repr_mimebundle_(**options)
         bundle = bundle[0] if isinstance(bundle, tuple) else bundle
         return {**bundle, "text/html": self.static(), "text/plain": "面板"}
 
 
-class AnswerBrowser:
+class AnswerBrowser(Panel):
     """The kept answers of a run, filtered by suite, kind of question, verdict and words."""
 
     LIMIT = 40  # rows shown at once
@@ -162,9 +163,9 @@ class AnswerBrowser:
         more = f"，只显示前 {self.LIMIT} 道" if len(chosen) > self.LIMIT else ""
         self.table.value = f"<p>{len(chosen)} 道{more}</p>{table.to_html(index=False)}"
 
-    def panel(self) -> Panel:
-        """The displayable panel."""
-        return Panel(self.view, lambda: self.table.value)
+    def static(self) -> str:
+        """The table."""
+        return self.table.value
 
 
 # The newest line stays in view: a column from the bottom up keeps its end there, however long it gets.
@@ -191,7 +192,7 @@ NARROW = widgets.Layout(width="auto", flex="0 0 auto")  # of a button: as wide a
 WRAPPING = widgets.Layout(flex_flow="row wrap")
 
 
-class ChatPanel:
+class ChatPanel(Panel):
     """Answers first, below them a text box, preset questions and the choice of a run.
 
     Enter sends. The box is empty at once, the answer appears word by word, the dialogue is remembered; what
@@ -280,6 +281,6 @@ class ChatPanel:
         self.messages.clear()
         self.log.value = ""
 
-    def panel(self) -> Panel:
-        """The displayable panel."""
-        return Panel(self.view, lambda: self.log.value)
+    def static(self) -> str:
+        """The dialogue."""
+        return self.log.value
