@@ -10,7 +10,7 @@ from minimind_core.inference.decoding import Decoding, choose, generate_ids
 from minimind_core.inference.generation import fitting_prompt, generate, stream
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.fast import plain
-from minimind_core.modeling.fast_answers import SingleDialogue, joined_blocks
+from minimind_core.modeling.fast_answers import Dialogues, joined_blocks
 from minimind_core.modeling.lora import add_lora, merge_lora
 from minimind_core.modeling.tokenizer import END_ID
 
@@ -147,13 +147,28 @@ def test_an_answer_does_not_depend_on_the_questions_beside_it(tokenizer):
 
 @pytest.mark.parametrize("config", [TINY, replace(TINY, qk_norm=True)], ids=["llama", "qwen3"])
 @torch.no_grad()
-def test_one_dialogue_alone_is_computed_like_a_row_of_a_batch(config):
+def test_joined_layers_compute_what_the_network_computes(config):
     model = random_model(config)
-    tokens = torch.randint(3, 6000, (1, 20), generator=torch.Generator().manual_seed(3))
-    whole = model(tokens)[0]
-    single = SingleDialogue(model, joined_blocks(model), model.hidden(tokens[:, :8])[1], room=12)
+    tokens = torch.randint(3, 6000, (3, 20), generator=torch.Generator().manual_seed(3))
+    whole = model(tokens)
+    dialogues = Dialogues(model, joined_blocks(model), model.hidden(tokens[:, :8])[1], room=12)
+    kept = torch.tensor([2, 0])
     for place in range(8, 20):
-        torch.testing.assert_close(single.advance(tokens[0, place : place + 1])[0], whole[place])
+        if place == 14:
+            dialogues.keep(kept)
+            tokens, whole = tokens[kept], whole[kept]
+        found = dialogues.advance(tokens[:, place], torch.full((len(tokens),), place), None)
+        torch.testing.assert_close(found, whole[:, place])
+
+
+@pytest.mark.parametrize("config", [TINY, replace(TINY, qk_norm=True)], ids=["llama", "qwen3"])
+def test_fast_answers_are_those_of_the_plain_network(config):
+    model, decoding = random_model(config), Decoding(max_new_tokens=9)
+    quick = generate_ids(model, PROMPTS, decoding)
+    with plain():
+        slow = generate_ids(model, PROMPTS, decoding)
+    assert [ids for ids, *_ in quick] == [ids for ids, *_ in slow]
+    assert [chance for *_, chance in quick] == pytest.approx([chance for *_, chance in slow], rel=1e-3)
 
 
 def test_the_joined_blocks_is_made_again_when_weights_change_and_never_for_an_open_adapter():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minimind_core.modeling.fast import rounded
-from minimind_core.modeling.fast_answers import SingleDialogue, joined_blocks
+from minimind_core.modeling.fast_answers import Dialogues, joined_blocks
 from minimind_core.modeling.minimind import MiniMind, expand_cache
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, shared_prefix
 
@@ -92,13 +92,15 @@ class Session:
         itself = torch.eye(width, shared + width, dtype=torch.bool, device=self.device).roll(shared, 1)
         mask = (causal & self.visible[:, None, :] | itself)[:, None]
         states, self.cache = model.hidden(tokens, cache, mask, positions)
+        if len(prompts) == 1 and self.padded:  # alone it goes on without padding
+            own, self.padded = len(prompts[0]), False
+            self.cache = [(k[:, :, -own:], v[:, :, -own:]) for k, v in self.cache]
+            self.visible = self.visible[:, -own:]
         self.logits = model.logits(states[:, -1]).float()
         self.written = torch.zeros_like(self.logits, dtype=torch.bool)
         self.log_chance = self.logits.new_zeros(len(prompts))  # (B,) of what has been written, nats
-        self.single: SingleDialogue | None = None
-        if len(prompts) == 1 and (blocks := joined_blocks(model)):
-            real_part = [(k[:, :, -len(prompts[0]) :], v[:, :, -len(prompts[0]) :]) for k, v in self.cache]
-            self.single = SingleDialogue(model, blocks, real_part, decoding.max_new_tokens)
+        blocks = joined_blocks(model)
+        self.quick = Dialogues(model, blocks, self.cache, decoding.max_new_tokens) if blocks else None
 
     def next(self) -> Tensor:
         """Choose every row's next token, (B,)."""
@@ -109,19 +111,22 @@ class Session:
 
     def advance(self, token: Tensor) -> None:
         """Feed the chosen tokens."""
-        if self.single:
-            self.logits = self.single.advance(token)
-            return
         self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
         # without padding every token sees all before it
         mask = self.visible[:, None, None, :] if self.padded else None
-        states, self.cache = self.model.hidden(token[:, None], self.cache, mask, self.position[:, None])
+        if self.quick:
+            self.logits = self.quick.advance(token, self.position, mask)
+        else:
+            states, self.cache = self.model.hidden(token[:, None], self.cache, mask, self.position[:, None])
+            self.logits = self.model.logits(states[:, -1]).float()
         self.position = self.position + 1
-        self.logits = self.model.logits(states[:, -1]).float()
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""
-        self.cache = [(k[rows], v[rows]) for k, v in self.cache]
+        if self.quick:
+            self.quick.keep(rows)
+        else:
+            self.cache = [(k[rows], v[rows]) for k, v in self.cache]
         self.visible, self.position = self.visible[rows], self.position[rows]
         self.logits, self.written, self.log_chance = (
             self.logits[rows],

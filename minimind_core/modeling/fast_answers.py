@@ -1,9 +1,8 @@
-"""The trick that makes a single dialogue's answer faster on a CPU, behind the switch of `fast`.
+"""The trick that makes answers faster on a CPU, behind the switch of `fast`.
 
 A token costs little arithmetic: the time goes into reading the weights and into calling operations. So q, k
 and v become one matrix, gate and up another, and keys and values are written into a buffer instead of being
-joined anew. Numbers are rounded where the network rounds them: of 240 answers all were
-the same as in a batch.
+joined anew.
 """
 
 from __future__ import annotations
@@ -30,13 +29,15 @@ class JoinedBlock:
         self.out, self.down = attention.o_proj.weight, forward.down_proj.weight
         self.norms = (attention.q_norm, attention.k_norm) if self.config.qk_norm else None
 
-    def advance(self, x: Tensor, rotary: tuple, keys: Tensor, values: Tensor, place: int) -> Tensor:
-        """One token through the layer, x (1, 1, hidden).
+    def advance(
+        self, x: Tensor, rotary: tuple, keys: Tensor, values: Tensor, place: int, mask: Tensor | None
+    ) -> Tensor:
+        """One token of every dialogue through the layer, x (B, 1, hidden).
 
-        Writes its key and value into the buffers (1, kv_heads, room, head_dim).
+        Writes its key and value into the buffers (B, kv_heads, room, head_dim) at `place`.
         """
-        heads, groups = self.config.n_heads, self.config.n_kv_heads
-        joined = F.linear(self.norm_before(x), self.qkv).view(1, -1, 1, self.config.head_dim)
+        batch, (heads, groups) = len(x), (self.config.n_heads, self.config.n_kv_heads)
+        joined = F.linear(self.norm_before(x), self.qkv).view(batch, -1, 1, self.config.head_dim)
         both, values[:, :, place] = joined[:, : heads + groups], joined[:, heads + groups :, 0]
         if self.norms:
             parts = both.split((heads, groups), dim=1)
@@ -44,29 +45,36 @@ class JoinedBlock:
         turned = rotate(both, *rotary)
         keys[:, :, place] = turned[:, heads:, 0]
         seen = place + 1
-        attended = attend(turned[:, :heads], keys[:, :, :seen], values[:, :, :seen], None)
-        x = x + F.linear(attended.view(1, 1, -1), self.out)
+        attended = attend(turned[:, :heads], keys[:, :, :seen], values[:, :, :seen], mask)
+        x = x + F.linear(attended.reshape(batch, 1, -1), self.out)
         gate, up = F.linear(self.norm_between(x), self.gate_up).chunk(2, dim=-1)
         return x + F.linear(F.silu(gate) * up, self.down)
 
 
-class SingleDialogue:
-    """One dialogue that grows by a token at a time."""
+class Dialogues:
+    """Dialogues that grow by a token each at a time."""
 
     def __init__(self, model: MiniMind, blocks: list[JoinedBlock], cache: Cache, room: int) -> None:
-        """`cache` holds the prompt (batch size 1, no padding); `room`: tokens that may follow."""
+        """`cache` holds the prompts, padded on the left; `room`: tokens that may follow."""
         self.model, self.blocks, self.place = model, blocks, cache[0][0].shape[2]
         self.memory = [tuple(F.pad(part, (0, 0, 0, room)) for part in pair) for pair in cache]
 
-    def advance(self, token: Tensor) -> Tensor:
-        """Read one token, (1,), and give the next one's logits, (1, vocab), float32."""
+    def advance(self, token: Tensor, position: Tensor, mask: Tensor | None) -> Tensor:
+        """Read one token of each, (B,), at its position, (B,); gives the next ones' logits, (B, vocab).
+
+        mask (B, 1, 1, S), where padding is not seen; None without padding.
+        """
         model = self.model
-        rotary = model.rotary_cos[self.place], model.rotary_sin[self.place]
-        x = model.model.embed_tokens(token[None])
+        rotary = tuple(table[position][:, None, None] for table in (model.rotary_cos, model.rotary_sin))
+        x = model.model.embed_tokens(token[:, None])
         for block, (keys, values) in zip(self.blocks, self.memory, strict=True):
-            x = block.advance(x, rotary, keys, values, self.place)
+            x = block.advance(x, rotary, keys, values, self.place, mask)
         self.place += 1
-        return model.logits(model.model.norm(x)[0]).float()
+        return model.logits(model.model.norm(x)[:, 0]).float()
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these dialogues only."""
+        self.memory = [(keys[rows], values[rows]) for keys, values in self.memory]
 
 
 KNOWN: WeakKeyDictionary[MiniMind, tuple[tuple, list[JoinedBlock]]] = WeakKeyDictionary()
