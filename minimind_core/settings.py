@@ -25,6 +25,8 @@ EXPECTED = {
     "too_short": "非空的列表",
     "int_type": "整数，不加引号",
     "float_type": "数，不加引号",
+    "bool_type": "true 或 false",
+    "bool_parsing": "true 或 false",
     "greater_than_equal": "数，不能是负数或太小",
 }
 
@@ -147,7 +149,8 @@ def sentence(path: Path, text: str, problem: dict[str, Any]) -> str:
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         model: Any = Settings.model_fields[section].annotation
         fields = getattr(model, "model_fields", None) or model.__dataclass_fields__
-        return f"{place} 里不认识 {keys[0]}。可用的是 {'、'.join(fields)}。"
+        known = [getattr(field, "alias", None) or name for name, field in fields.items()]
+        return f"{place} 里不认识 {keys[0]}。可用的是 {'、'.join(known)}。"
     if kind == "missing":
         return f"{place} 里没有 {keys[0]}。请补上。"
     wanted = EXPECTED.get(kind, problem["msg"])

@@ -213,7 +213,6 @@ def test_the_demonstration_site_gives_the_same_facts_by_every_road(tmp_path):
         for page in pages
         for f in sites.parse_page(page, FIELDS)
     )
-    assert sites.parse_extract(pages[1]) == {"周一诺": "周一诺是为演示虚构的歌手。"}
 
 
 def page(text: str) -> Page:
@@ -228,11 +227,23 @@ def test_pages_without_facts_say_why(text, problem):
         sites.parse_page(page(text), FIELDS)
 
 
-def test_an_entity_reference_needs_its_label():
+def test_the_name_of_an_entity_is_asked_for_at_the_same_site():
     claim = [{"mainsnak": {"datavalue": {"value": {"id": "Q2"}}}}]
     text = json.dumps({"entities": {"Q1": {"labels": {"zh": {"value": "甲"}}, "claims": {"P19": claim}}}})
-    assert sites.parse_wikidata(page(text), FIELDS) == []
-    assert [f.value for f in sites.parse_wikidata(page(text), FIELDS, {"Q2": "云州"})] == ["云州"]
+    assert sites.parse_page(page(text), FIELDS) == []
+    asked = []
+
+    def fetch(address):
+        asked.append(address)
+        return page(json.dumps({"entities": {"Q2": {"id": "Q2", "labels": {"zh": {"value": "云州"}}}}}))
+
+    assert [(f.attribute, f.value) for f in sites.parse_page(page(text), FIELDS, fetch)] == [
+        ("出生地", "云州")
+    ]
+    assert asked == [
+        address for address in asked if address.startswith("http://x/w/api.php?") and "ids=Q2" in address
+    ]
+    assert len(asked) == 1
 
 
 def test_mediawiki_addresses_are_quoted():

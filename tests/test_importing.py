@@ -223,6 +223,8 @@ LINES = [
     (GOOD.encode()[:-40].decode(errors="surrogateescape"), "没有写完|中间断了"),
     (GOOD.encode("gb18030").decode(errors="surrogateescape"), None),
     (line(conversations=chat([("甲", "<think>想</think>乙")])), None),
+    (line(conversation=[{"input": "甲", "output": "乙"}, "丙"]), "应有 input 和 output"),
+    (line(instruction="甲", output="乙", history=3), "history 应是"),
     (line(conversations=chat([("甲", "<think>想</think>")])), "没有回答"),
     (line(conversations=chat([("甲", "<think>一直想")])), "没有关上"),
     (line(question="甲", answer="乙", extra="丙"), None),

@@ -54,7 +54,7 @@ def collect_pages(workbook: Workbook, addresses: list[str]) -> int:
     found: list[Fact] = []
     with PoliteClient(workbook.dataset / "raw" / "cache") as client:
         for address in addresses:
-            facts = parse_page(client.get(address), read_fields(workbook.texts))
+            facts = parse_page(client.get(address), read_fields(workbook.texts), client.get)
             found += facts
             print(f"{address}: {len(facts)} 条事实")
     path = workbook.dataset / "raw" / "collected.csv"

@@ -5,7 +5,6 @@ Dialogues and knowledge triples (github.com/thu-coai/KdConv).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 from minimind_core.collection.client import PoliteClient
 from minimind_core.collection.facts import Fact
 from minimind_core.errors import WorkbookError
-from minimind_core.files import replacing
+from minimind_core.files import read_json, replacing
 
 # KdConv's attribute: ours.
 SAME_ATTRIBUTE = {
@@ -50,16 +49,9 @@ class Dialogue:
 
 def read_kdconv(path: Path) -> list[Dialogue]:
     """All dialogues of a file; malformed input is named by its path inside the JSON."""
-    if not path.is_file():
-        raise WorkbookError(
-            f"{path}: 找不到 KdConv 文件。请从 KdConv 项目下载 music/train.json 等文件后再试。"
-        )
-    try:
-        items = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WorkbookError(f"{path}: 不是合法的 JSON（{error}）。请重新下载。") from error
+    items = read_json(path, "请从 KdConv 项目下载 train.json 等文件后再试。")
     if not isinstance(items, list):
-        raise WorkbookError(f"{path}: 最外层应是列表。请确认这是 KdConv 的 music 文件。")
+        raise WorkbookError(f"{path}: 最外层应是列表。请确认这是 KdConv 的文件。")
     return [read_dialogue(item, f"{path}: [{index}]") for index, item in enumerate(items)]
 
 
@@ -88,7 +80,7 @@ def read_dialogue(item: object, place: str) -> Dialogue:
         if not isinstance(message, dict) or not isinstance(message.get("message"), str):
             raise WorkbookError(f"{place}.messages[{index}].message 应是文字。请确认文件没有被改动。")
         messages.append(message["message"])
-        for number, attribute in enumerate(message.get("attrs", [])):
+        for number, attribute in enumerate(message.get("attrs") or []):
             try:
                 triples.append(Triple(attribute["name"], attribute["attrname"], attribute["attrvalue"]))
             except (KeyError, TypeError):

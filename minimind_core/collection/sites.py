@@ -9,12 +9,12 @@ import html
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 from selectolax.lexbor import LexborHTMLParser
 
@@ -129,13 +129,6 @@ def parse_mediawiki(page: Page, fields: Fields) -> list[Fact]:
     return facts
 
 
-def parse_extract(page: Page) -> dict[str, str]:
-    """Titles and introductions of an answer to `mediawiki_url`."""
-    return {
-        item["title"]: item.get("extract", "") for item in load_json(page).get("query", {}).get("pages", [])
-    }
-
-
 def wikidata_value(value: Any, labels: Mapping[str, str]) -> str:
     """A claim's value as text: time, monolingual text, plain text, or the label of another entity."""
     if isinstance(value, str):
@@ -147,21 +140,43 @@ def wikidata_value(value: Any, labels: Mapping[str, str]) -> str:
     return value.get("text") or labels.get(value.get("id", ""), "")
 
 
+LANGUAGES = ("zh-cn", "zh-hans", "zh", "en")  # of names, the best first
+
+
+def best_label(entity: Mapping[str, Any]) -> str:
+    """An entity's name, or its number where it has none."""
+    names = entity.get("labels", {})
+    return next((names[code]["value"] for code in LANGUAGES if code in names), entity.get("id", ""))
+
+
+def claimed(entity: Mapping[str, Any], code: str) -> Any:
+    """The value of an entity's first claim of a property; None without one."""
+    claims = entity.get("claims", {}).get(code) or [{}]
+    return claims[0].get("mainsnak", {}).get("datavalue", {}).get("value")
+
+
+def fetch_labels(page: Page, fields: Fields, fetch: Callable[[str], Page]) -> dict[str, str]:
+    """Names of the entities that the claims of a page point to, from the same site."""
+    entities = load_json(page).get("entities", {}).values()
+    values = [claimed(entity, code) for entity in entities for code in fields.wikidata]
+    ids = dict.fromkeys(value["id"] for value in values if isinstance(value, dict) and value.get("id"))
+    if not ids:
+        return {}
+    query = f"action=wbgetentities&format=json&props=labels&languages={quote('|'.join(LANGUAGES))}"
+    address = urljoin(page.url, f"/w/api.php?{query}&ids={quote('|'.join(ids))}")
+    return {key: best_label(entity) for key, entity in load_json(fetch(address)).get("entities", {}).items()}
+
+
 def parse_wikidata(page: Page, fields: Fields, labels: Mapping[str, str] | None = None) -> list[Fact]:
     """Facts of entity JSON (Special:EntityData/Q….json); `labels` names the entities that claims point to."""
     facts: list[Fact] = []
     for entity in load_json(page).get("entities", {}).values():
-        names = entity.get("labels", {})
-        subject = next(
-            (names[code]["value"] for code in ("zh-cn", "zh-hans", "zh", "en") if code in names),
-            entity.get("id", ""),
-        )
+        subject = best_label(entity)
         for code, attribute in fields.wikidata.items():
-            for claim in entity.get("claims", {}).get(code, [])[:1]:
-                raw = claim.get("mainsnak", {}).get("datavalue", {}).get("value")
-                value = tidy(wikidata_value(raw, labels or {}), attribute, fields) if raw else ""
-                if value and len(value) <= LONGEST_VALUE:
-                    facts.append(Fact(subject, attribute, value, page.url, page.retrieved))
+            raw = claimed(entity, code)
+            value = tidy(wikidata_value(raw, labels or {}), attribute, fields) if raw else ""
+            if value and len(value) <= LONGEST_VALUE:
+                facts.append(Fact(subject, attribute, value, page.url, page.retrieved))
     return facts
 
 
@@ -210,20 +225,19 @@ def parse_musicbrainz(page: Page, fields: Fields) -> list[Fact]:
     return facts
 
 
-PARSERS = {
-    "query": parse_mediawiki,
-    "entities": parse_wikidata,
-    "life-span": parse_musicbrainz,
-    "first-release-date": parse_musicbrainz,
-}
+def parse_page(page: Page, fields: Fields, fetch: Callable[[str], Page] | None = None) -> list[Fact]:
+    """Recognise the kind of a page by its content, and parse it.
 
-
-def parse_page(page: Page, fields: Fields) -> list[Fact]:
-    """Recognise the kind of a page by its content, and parse it."""
+    With `fetch` the names of Wikidata's places, schools and so on are asked for; without it they are left
+    out.
+    """
     if not page.text.lstrip().startswith("{"):
         return parse_encyclopaedia(page, fields)
     value = load_json(page)
-    for key, parser in PARSERS.items():
-        if key in value:
-            return parser(page, fields)
+    if "query" in value:
+        return parse_mediawiki(page, fields)
+    if "entities" in value:
+        return parse_wikidata(page, fields, fetch_labels(page, fields, fetch) if fetch else {})
+    if "life-span" in value or "first-release-date" in value:
+        return parse_musicbrainz(page, fields)
     raise WorkbookError(f"{page.url}: 认不出这种 JSON。支持 MediaWiki API、Wikidata 实体和 MusicBrainz。")

@@ -76,7 +76,10 @@ def not_empty(value: Any, what: str) -> Any:
 
 def add_history(record: Mapping[str, Any], draft: Draft) -> None:
     """Earlier questions and answers: pairs, or messages."""
-    for item in record.get("history") or ():
+    history = record.get("history") or []
+    if not isinstance(history, list):
+        raise Unusable("history 应是一串 [问, 答]")
+    for item in history:
         if isinstance(item, dict):
             add_turns(draft, [item])
         elif isinstance(item, list) and len(item) == 2:
@@ -99,6 +102,8 @@ def read_xtuner(record: Mapping[str, Any], draft: Draft) -> None:
     """A list of input and output; a system text stands in the first."""
     draft.used |= {"conversation"}
     for number, item in enumerate(record["conversation"]):
+        if not isinstance(item, dict):
+            raise Unusable("conversation 里每一项应有 input 和 output")
         if number == 0 and item.get("system"):
             draft.say("system", item["system"])
         draft.say("user", not_empty(item.get("input"), "没有问题"))

@@ -114,7 +114,7 @@ def without_thinking(role: str, text: str, draft: Draft) -> str:
         if found[2].strip():
             draft.changes.append(Change("有思考过程（<think>），转换时去掉", lossy=True))
         else:
-            draft.changes.append(Change("有空的 <think>，转换时去掉", lossy=True))
+            draft.changes.append(Change("有空的 <think>，转换时去掉"))
         text = rest
     if OPENED.match(text):
         raise Unusable("思考标签 <think> 没有关上，分不清哪里是回答")
