@@ -1,4 +1,4 @@
-"""Reader of KdConv's music/{train,dev,test}.json.
+"""Reader of KdConv's {train,dev,test}.json.
 
 Dialogues and knowledge triples (github.com/thu-coai/KdConv).
 """
@@ -14,17 +14,6 @@ from minimind_core.collection.client import PoliteClient
 from minimind_core.collection.facts import Fact
 from minimind_core.errors import WorkbookError
 from minimind_core.files import read_json, replacing
-
-# KdConv's attribute: ours.
-SAME_ATTRIBUTE = {
-    "出生日期": "出生日期",
-    "出生地": "出生地",
-    "毕业院校": "毕业院校",
-    "国籍": "国籍",
-    "经纪公司": "经纪公司",
-    "填词": "填词",
-}
-
 
 KDCONV_ADDRESS = "https://raw.githubusercontent.com/thu-coai/KdConv/master/data/music/{split}.json"
 SPLITS = ("train", "dev", "test")
@@ -97,13 +86,12 @@ def plain(text: str) -> str:
 
 
 def compare(facts: Sequence[Fact], triples: Sequence[Triple]) -> list[tuple[Fact, list[str]]]:
-    """Facts on which KdConv speaks too, each with KdConv's values."""
+    """Facts on whose subject and attribute KdConv speaks too, each with KdConv's values."""
     theirs: dict[tuple[str, str], list[str]] = {}
     for triple in triples:
-        if triple.attribute in SAME_ATTRIBUTE:
-            values = theirs.setdefault((plain(triple.name), SAME_ATTRIBUTE[triple.attribute]), [])
-            if triple.value not in values:
-                values.append(triple.value)
+        values = theirs.setdefault((plain(triple.name), triple.attribute), [])
+        if triple.value not in values:
+            values.append(triple.value)
     pairs = [(fact, theirs.get((plain(fact.subject), fact.attribute), [])) for fact in facts]
     return [(fact, values) for fact, values in pairs if values]
 

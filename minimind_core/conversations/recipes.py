@@ -24,7 +24,6 @@ LONG = 40  # characters from which a triple's value is a text that is cut into s
 IDENTITIES = (
     100  # of the workbook's two thousand: what a team writes by hand; the log does not say how many it had
 )
-FOUR = ("周杰伦", "王力宏", "林俊杰", "陶喆")
 Rows = list[Conversation]
 
 
@@ -117,9 +116,9 @@ def cleaned(workbook: Workbook, dialogues: Sequence[Dialogue]) -> Rows:
     return without_fragments(triple_questions(dialogues)) + few_identities(workbook) * 2
 
 
-def four_singers(workbook: Workbook, dialogues: Sequence[Dialogue]) -> Rows:
-    """15 times the questions on four singers, 4 times the whole identity data."""
-    own = as_questions([triple for triple in triples_of(dialogues) if triple.name in FOUR])
+def subjects_only(workbook: Workbook, dialogues: Sequence[Dialogue]) -> Rows:
+    """15 times the questions on the workbook's subjects, 4 times the whole identity data."""
+    own = as_questions([triple for triple in triples_of(dialogues) if triple.name in workbook.subjects])
     return without_fragments(own) * 15 + all_identities(workbook) * 4
 
 
@@ -135,7 +134,10 @@ RECIPES: dict[str, tuple[str, Callable[[Workbook, Sequence[Dialogue]], Rows]]] =
         "music_data4 换成完整的身份数据，打乱",
         lambda w, d: shuffled(without_fragments(triple_questions(d)) + all_identities(w), w),
     ),
-    "music_data5": ("只留四位歌手，15 × 问答 + 4 × 身份，打乱", lambda w, d: shuffled(four_singers(w, d), w)),
+    "music_data5": (
+        "只留主要的对象，15 × 问答 + 4 × 身份，打乱",
+        lambda w, d: shuffled(subjects_only(w, d), w),
+    ),
     "medical": ("健康问答，没有身份", lambda w, d: health_rows(w)),
 }
 

@@ -15,7 +15,7 @@ from minimind_core.collection.facts import Fact, read_facts
 from minimind_core.config import Workbook
 from minimind_core.conversations.identity import Identity
 from minimind_core.conversations.mixing import dataset_file, read_blind
-from minimind_core.conversations.schema import Conversation, read_conversations
+from minimind_core.conversations.schema import Conversation, read_conversations, stream_conversations
 from minimind_core.errors import WorkbookError
 
 
@@ -142,7 +142,7 @@ def load_suites(
     """Questions of every suite; `limit` draws at most that many of each, by the workbook's seed."""
     blind = questions_about_these_facts(blind_rows(workbook.questions(split)), workbook)
     suites = {suite: [q for q in blind if q.suite == suite] for suite in blind_suites()}
-    taught = first_wordings(read_conversations(dataset_file(workbook, "qa_train")))
+    taught = first_wordings(stream_conversations(dataset_file(workbook, "qa_train")))
     drawn = read_conversations(dataset_file(workbook, "qa_test" if split == "test" else "qa_valid"))
     suites |= {
         name: [drawn_question(name, row) for row in rows]

@@ -41,7 +41,7 @@ def stock_epoch(workbook: Workbook, steps: int, interval: int = 100) -> dict[str
     )
     config = TrainConfig(learning_rate=1e-4, stock_schedule=True)
     with TemporaryDirectory() as folder:
-        file = Path(folder) / "lora_music.safetensors"
+        file = Path(folder) / "lora.safetensors"
         for record in train(
             model, ConversationBatches(rows, 1, 0, workbook.seed, rows_per_step=1, shuffle=False), config
         ):
