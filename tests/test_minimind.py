@@ -10,7 +10,7 @@ from minimind_core.modeling import fast
 from minimind_core.modeling.checkpoint import load_base, save_base
 from minimind_core.modeling.fast import LinearCrossEntropy, LoraProduct, RMSNormalize, Rotate, product
 from minimind_core.modeling.lora import add_lora, lora_state
-from minimind_core.modeling.minimind import MiniMind, expand_cache
+from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.tokenizer import PAD_ID
 from minimind_core.training import trainer
 from minimind_core.training.batches import Batch
@@ -35,19 +35,6 @@ def test_cache_gives_the_same_states_as_one_pass(model, cut):
     _, cache = model.hidden(TOKENS[:, :cut])
     rest, _ = model.hidden(TOKENS[:, cut:], cache)
     torch.testing.assert_close(rest, whole[:, cut:])
-
-
-def test_shared_prefix_gives_the_same_states_and_gradients(model):
-    prefix = torch.tensor([[4, 8, 15]])
-    whole = torch.cat((prefix.expand(2, -1), TOKENS), 1)
-    weight = model.model.layers[0].self_attn.k_proj.weight
-    expected = torch.autograd.grad(model.hidden(whole)[0][:, 3:].square().sum(), weight)[0]
-    cache = expand_cache(model.hidden(prefix)[1], 2)
-    states, _ = model.hidden(TOKENS, cache)
-    torch.testing.assert_close(states, model.hidden(whole)[0][:, 3:])
-    torch.testing.assert_close(
-        torch.autograd.grad(states.square().sum(), weight)[0], expected, rtol=1e-4, atol=3e-5
-    )
 
 
 def test_wanted_positions_have_the_states_that_they_have_among_all(model):

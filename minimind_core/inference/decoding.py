@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minimind_core.modeling.fast import rounded
+from minimind_core.modeling.fast import faster, rounded
 from minimind_core.modeling.fast_answers import Dialogues, joined_blocks
-from minimind_core.modeling.minimind import MiniMind, expand_cache
+from minimind_core.modeling.minimind import Cache, MiniMind
+from minimind_core.modeling.packing import pack, rounded_up
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, shared_prefix
 
 # finished rows leave a batch so many at a time: each new shape of a product costs a CPU as much as several
@@ -59,15 +60,35 @@ def choose(logits: Tensor, written: Tensor, decoding: Decoding, generator: torch
     return order.gather(1, picked).squeeze(1)
 
 
-def left_padded(rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Tokens (B, T), padded so that every row's next token is its last column, and which of them are real."""
-    width = rounded(max(map(len, rows)))
-    tokens = torch.full((len(rows), width), PAD_ID)
-    real = torch.zeros(len(rows), width, dtype=torch.bool)
+def right_padded(rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens (B, T), padded on the right, and which of them are real."""
+    width = max(map(len, rows))
+    tokens = torch.full((len(rows), width if len(rows) == 1 else rounded(width)), PAD_ID, device=device)
     for index, row in enumerate(rows):
-        tokens[index, width - len(row) :] = torch.tensor(row)
-        real[index, width - len(row) :] = True
-    return tokens.to(device), real.to(device)
+        tokens[index, : len(row)] = torch.tensor(row, device=device)
+    lengths = torch.tensor([[len(row)] for row in rows], device=device)
+    return tokens, torch.arange(tokens.shape[1], device=device) < lengths
+
+
+def read_packed(model: MiniMind, prompts: Sequence[list[int]]) -> tuple[Tensor, Cache, Tensor]:
+    """What `read_prompts` computes, without padding and with the common beginning once."""
+    shared, count = shared_prefix(prompts) if len(prompts) > 1 else 0, len(prompts)
+    rows, real = right_padded([prompt[shared:] for prompt in prompts], model.device)
+    prefix = torch.tensor([prompts[0][:shared]], device=model.device) if shared else None
+    packing = pack(rows, prefix)
+    last = packing.queries[:count].gather(1, real.sum(1, keepdim=True) - 1)
+    states, cache = model.hidden(packing, wanted=rounded_up(last.flatten()))
+    visible = torch.cat((real.new_ones(count, shared), real), 1)
+    seen = F.pad(visible, (0, packing.keys.shape[1] - visible.shape[1]))  # rows as wide as a long beginning
+    return states[0, :count], [(k[:count], v[:count]) for k, v in cache], seen
+
+
+@faster(read_packed)
+def read_prompts(model: MiniMind, prompts: Sequence[list[int]]) -> tuple[Tensor, Cache, Tensor]:
+    """The last state of each prompt (B, hidden), the cache of all, and what of it is no padding (B, S)."""
+    rows, real = right_padded(prompts, model.device)
+    states, cache = model.hidden(rows)
+    return states[torch.arange(len(rows)), real.sum(1) - 1], cache, real
 
 
 class Session:
@@ -77,26 +98,10 @@ class Session:
         self.model, self.decoding = model, decoding
         self.device = model.device
         self.generator = torch.Generator(self.device).manual_seed(decoding.seed)
-        shared = shared_prefix(prompts) if len(prompts) > 1 else 0
-        tokens, real = left_padded([prompt[shared:] for prompt in prompts], self.device)
-        width, self.padded = tokens.shape[1], not bool(real.all())
-        cache = None
-        if shared:
-            beginning = torch.tensor([prompts[0][:shared]], device=self.device)
-            cache = expand_cache(model.hidden(beginning)[1], len(prompts))
-        self.visible = torch.cat((real.new_ones(len(prompts), shared), real), 1)
-        self.position = shared + real.sum(1)  # (B,) position of the next token
-        positions = (shared + real.cumsum(1) - 1).clamp(min=0)
-        causal = real.new_ones(width, shared + width).tril(shared)
-        # padding sees only itself: where nothing is seen, softmax is no number
-        itself = torch.eye(width, shared + width, dtype=torch.bool, device=self.device).roll(shared, 1)
-        mask = (causal & self.visible[:, None, :] | itself)[:, None]
-        states, self.cache = model.hidden(tokens, cache, mask, positions)
-        if len(prompts) == 1 and self.padded:  # alone it goes on without padding
-            own, self.padded = len(prompts[0]), False
-            self.cache = [(k[:, :, -own:], v[:, :, -own:]) for k, v in self.cache]
-            self.visible = self.visible[:, -own:]
-        self.logits = model.logits(states[:, -1]).float()
+        states, self.cache, self.visible = read_prompts(model, prompts)
+        self.padded = not bool(self.visible.all())
+        self.position = self.visible.sum(1)  # (B,) of the next token
+        self.logits = model.logits(states).float()
         self.written = torch.zeros_like(self.logits, dtype=torch.bool)
         self.log_chance = self.logits.new_zeros(len(prompts))  # (B,) of what has been written, nats
         blocks = joined_blocks(model)

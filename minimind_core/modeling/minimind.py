@@ -237,8 +237,3 @@ class MiniMind(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> logits (B, T, vocab)."""
         return self.logits(self.hidden(tokens)[0])
-
-
-def expand_cache(cache: Cache, batch: int) -> Cache:
-    """Share a cache of batch size 1 with every row of a batch; gradients add up over the rows."""
-    return [(k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1)) for k, v in cache]

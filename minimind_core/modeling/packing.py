@@ -1,4 +1,4 @@
-"""Training rows one after the other, without padding and with their common beginning once.
+"""Rows one after the other, without padding and with their common beginning once.
 
 A trick of `fast`, behind its switch. Matrix products see the packed tokens, attention sees rows. oneDNN keeps
 memory for each number of tokens that it has met (16 MiB here), so numbers are rounded up.
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from minimind_core.modeling.fast import WIDTH
 from minimind_core.modeling.tokenizer import PAD_ID
 
 STEP = 128  # tokens
@@ -45,8 +46,9 @@ class Packing:
 
 
 def rounded_up(numbers: Tensor) -> Tensor:
-    """numbers (M,) with zeros behind, up to a multiple of STEP."""
-    return F.pad(numbers, (0, -len(numbers) % STEP))
+    """numbers (M,) with zeros behind, up to a multiple of STEP; few of them only to one of WIDTH."""
+    step = STEP if len(numbers) >= 4 * STEP else WIDTH
+    return F.pad(numbers, (0, -len(numbers) % step))
 
 
 def pack(rows: Tensor, prefix: Tensor | None = None) -> Packing:
