@@ -98,14 +98,15 @@ class Session:
         self.model, self.decoding = model, decoding
         self.device = model.device
         self.generator = torch.Generator(self.device).manual_seed(decoding.seed)
-        states, self.cache, self.visible = read_prompts(model, prompts)
-        self.padded = not bool(self.visible.all())
-        self.position = self.visible.sum(1)  # (B,) of the next token
+        states, cache, visible = read_prompts(model, prompts)
+        self.position = visible.sum(1)  # (B,) of the next token
+        self.visible = None if visible.all() else visible  # without padding every token sees all before it
         self.logits = model.logits(states).float()
         self.written = torch.zeros_like(self.logits, dtype=torch.bool)
         self.log_chance = self.logits.new_zeros(len(prompts))  # (B,) of what has been written, nats
         blocks = joined_blocks(model)
-        self.quick = Dialogues(model, blocks, self.cache, decoding.max_new_tokens) if blocks else None
+        self.quick = Dialogues(model, blocks, cache, decoding.max_new_tokens) if blocks else None
+        self.cache = None if blocks else cache
 
     def next(self) -> Tensor:
         """Choose every row's next token, (B,)."""
@@ -116,9 +117,10 @@ class Session:
 
     def advance(self, token: Tensor) -> None:
         """Feed the chosen tokens."""
-        self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
-        # without padding every token sees all before it
-        mask = self.visible[:, None, None, :] if self.padded else None
+        mask = None
+        if self.visible is not None:
+            self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
+            mask = self.visible[:, None, None, :]
         if self.quick:
             self.logits = self.quick.advance(token, self.position, mask)
         else:
@@ -132,7 +134,8 @@ class Session:
             self.quick.keep(rows)
         else:
             self.cache = [(k[rows], v[rows]) for k, v in self.cache]
-        self.visible, self.position = self.visible[rows], self.position[rows]
+        self.visible = None if self.visible is None else self.visible[rows]
+        self.position = self.position[rows]
         self.logits, self.written, self.log_chance = (
             self.logits[rows],
             self.written[rows],
