@@ -12,13 +12,13 @@ from pathlib import Path
 
 from minimind_core.conversations.broken import Broken
 from minimind_core.conversations.importing import Imported, import_file
+from minimind_core.conversations.mixing import PARTS
 from minimind_core.conversations.schema import Conversation, iterate_conversations
 from minimind_core.conversations.similarity import jaccard, near_duplicates, repetitions, shingles
 from minimind_core.conversations.text_checks import text_problems
 
 LEAK = 0.85  # Jaccard similarity of character 3-grams at which a test question counts as known
 NEAR = 0.95  # similarity from which two questions of one file are taken for one
-KINDS = ("fact", "identity", "unknown", "everyday")  # of the rows that this project draws
 MANY = 5  # places with the same fault from which it may be one of the whole file
 FEWEST = 20  # rows under which nothing can be learnt
 SOON_FORGOTTEN = 10  # exposures under which a fact is hardly ever learned
@@ -70,7 +70,7 @@ def examine(
 
 def is_drawn(row: Conversation) -> bool:
     """Whether this project drew the row: it may resemble others, and a question may be typed carelessly."""
-    return row.meta.get("kind") in KINDS
+    return row.meta.get("kind") in PARTS
 
 
 def file_findings(path: Path, imported: Imported) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from minimind_core.config import Persona, Workbook
+from minimind_core.config import Workbook
 from minimind_core.conversations.material import Material
 
 INTENTS = ("name", "maker", "ability", "limit", "greeting", "provoking", "english", "follow")
@@ -27,13 +27,8 @@ class Refusals:
 class Identity:
     """The persona's questions and answers."""
 
-    def __init__(self, persona: Persona, material: Material) -> None:
-        self.persona, self.table = persona, material.table("persona")
-
-    @classmethod
-    def from_workbook(cls, workbook: Workbook) -> Identity:
-        """The identity of a workbook's model."""
-        return cls(workbook.persona, Material(workbook.texts))
+    def __init__(self, workbook: Workbook) -> None:
+        self.persona, self.table = workbook.persona, Material(workbook.texts).table("persona")
 
     def fill_in(self, form: str) -> str:
         """Fill in name, team, topic and scope."""

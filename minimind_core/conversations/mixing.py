@@ -45,15 +45,13 @@ def book_of(workbook: Workbook, facts: Sequence[Fact]) -> Book:
 
 def space_of(workbook: Workbook, facts: Sequence[Fact], seed: int) -> Space:
     """The space of questions about the workbook's facts."""
-    small_talk = Identity.from_workbook(workbook).small_talk()
+    small_talk = Identity(workbook).small_talk()
     return Space(facts, book_of(workbook, facts), seed, small_talk, workbook.draws)
 
 
 def unknown_of(workbook: Workbook, space: Space) -> Unknown:
     """What the workbook's facts do not hold."""
-    return Unknown(
-        space, Identity.from_workbook(workbook).refusals(), Material(workbook.texts), workbook.seed
-    )
+    return Unknown(space, Identity(workbook).refusals(), Material(workbook.texts), workbook.seed)
 
 
 def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
@@ -61,7 +59,7 @@ def identity_rows(workbook: Workbook, space: Space) -> list[Conversation]:
 
     Those of intent `follow` come after a question about a fact.
     """
-    rng, identity = random.Random(workbook.seed), Identity.from_workbook(workbook)
+    rng, identity = random.Random(workbook.seed), Identity(workbook)
     rows = []
     for intent in INTENTS:
         answer, questions = identity.answer(intent), identity.questions(intent)
@@ -82,7 +80,7 @@ def everyday_rows(workbook: Workbook, number: int) -> list[Conversation]:
 
     Those that begin with a question about the model itself are left out.
     """
-    identity = Identity.from_workbook(workbook)
+    identity = Identity(workbook)
     own = identity.small_talk()
     taken = {remark for remark, _ in own}.union(*map(identity.questions, INTENTS))
     dialogues = [texts for texts in Material(workbook.texts).rows("everyday.jsonl") if texts[0] not in taken]

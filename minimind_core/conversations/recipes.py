@@ -77,7 +77,7 @@ def shuffled(rows: Rows, workbook: Workbook) -> Rows:
 
 def plain_identities(workbook: Workbook) -> Rows:
     """Every identity question once and as it is; the log's team knew nothing of other words around it."""
-    identity = Identity.from_workbook(workbook)
+    identity = Identity(workbook)
     rows = []
     for intent in INTENTS:
         meta = {"kind": "identity", "intent": intent, "expected": identity.expected(intent)}

@@ -112,7 +112,7 @@ def questions_about_these_facts(rows: Iterable[dict[str, Any]], workbook: Workbo
         fact = known.get((subject, attribute))
         expected = row.get("expected", "")
         if suite == "identity":
-            expected = Identity.from_workbook(workbook).expected(row.get("intent", "name"))
+            expected = Identity(workbook).expected(row.get("intent", "name"))
         detail = row.get("intent") or row.get("about") or attribute
         if fits(row, fact, subjects, attributes):
             questions.append(Question(suite, tuple(row["turns"]), expected, subject, attribute, detail))

@@ -36,9 +36,7 @@ def stock_epoch(workbook: Workbook, steps: int, interval: int = 100) -> dict[str
     model, tokenizer = load_base(workbook.base)
     lora = LoraConfig(rank=8, alpha=8, target_modules=("q_proj", "o_proj"))
     add_lora(model, lora)
-    rows = encode_rows(
-        [dialogue("你是谁？", Identity.from_workbook(workbook).answer("name"))] * steps, tokenizer
-    )
+    rows = encode_rows([dialogue("你是谁？", Identity(workbook).answer("name"))] * steps, tokenizer)
     config = TrainConfig(learning_rate=1e-4, stock_schedule=True)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "lora.safetensors"

@@ -97,7 +97,7 @@ def claim_check(workbook: Workbook) -> ClaimCheck:
     for subject, given in given_names(fact.subject for fact in facts).items():
         names[normalize(subject)].append(normalize(given))
     return ClaimCheck(
-        fallback=Identity.from_workbook(workbook).refusals().topics[0],
+        fallback=Identity(workbook).refusals().topics[0],
         forms={
             a: frozenset(form.replace("{a}", a) for form in (book[a].answer, book[a].reverse_answer))
             for a in subjects

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from minimind_core.config import Workbook
+from minimind_core.conversations.mixing import KIND_NAMES
 from minimind_core.conversations.schema import Conversation
 from minimind_core.evaluation.quiz import ASKED
 from minimind_core.evaluation.suites import suite_labels, suites_with_questions
@@ -172,11 +173,9 @@ def interleaved_figure(losses: Sequence[float], every: int) -> Figure:
 def dataset_figure(rows: Sequence[Conversation]) -> Figure:
     """Rows of the training file by kind, and those about facts by attribute."""
     figure, (left, right) = blank(1, 2, figsize=(7, 3.2), width_ratios=(1, 1.6))
-    names = {"fact": "事实", "identity": "身份", "unknown": "不知道", "everyday": "日常话"}
-    kinds = Counter(names.get(row.meta.get("kind", ""), "其他") for row in rows)
-    left.bar(list(kinds), list(kinds.values()), color=[BLUE, ORANGE, GREEN, GREY][: len(kinds)])
-    for index, value in enumerate(kinds.values()):
-        left.text(index, value, str(value), ha="center", va="bottom", fontsize=8)
+    kinds = Counter(KIND_NAMES.get(row.meta.get("kind", ""), "其他") for row in rows)
+    bars = left.bar(list(kinds), list(kinds.values()), color=[BLUE, ORANGE, GREEN, GREY][: len(kinds)])
+    left.bar_label(bars, fmt="{:,.0f}", fontsize=8)
     left.margins(y=0.1)  # room for the topmost number
     left.set(ylabel="训练行数", title="训练文件的组成")
     attributes = Counter(row.meta["attribute"] for row in rows if row.meta.get("kind") == "fact").most_common(
