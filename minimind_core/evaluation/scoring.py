@@ -121,7 +121,7 @@ def evaluate_run(
             assistant = Assistant.load(workbook, name)
             own, checked = ask_suites(workbook, assistant, suites, bar)
             extra = {"everyday_loss": everyday_loss(workbook, assistant)}
-    settings = run_settings(workbook, name) or {"name": name}
+    settings = trained_settings(workbook, name) or {"name": name}
     result = {
         "run": settings, "made_from": traced(workbook), "rests_on": rests_on, "seed": workbook.seed,
         "split": split, "seconds": time.monotonic() - started, **summarize(own), **extra,
@@ -191,7 +191,7 @@ def score_columns(results: dict[str, dict[str, Any]], names: Sequence[str] = ())
 RUN_LABELS = {"base": "基座", "lookup": "查表", "rules": "规则（没有模型）"}
 
 
-def run_settings(workbook: Workbook, name: str) -> dict[str, Any]:
+def trained_settings(workbook: Workbook, name: str) -> dict[str, Any]:
     """What run.json tells of a run as it is now; empty where nothing was trained."""
     folder = run_folder(workbook, name)
     return read_run(folder) if (folder / "run.json").is_file() else {}
@@ -199,7 +199,7 @@ def run_settings(workbook: Workbook, name: str) -> dict[str, Any]:
 
 def is_stale(workbook: Workbook, result: dict[str, Any]) -> bool:
     """Whether the run was trained again after it was scored."""
-    now = run_settings(workbook, result["run"]["name"])
+    now = trained_settings(workbook, result["run"]["name"])
     return bool(now) and now != result["run"]
 
 
