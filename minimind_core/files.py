@@ -75,6 +75,11 @@ def read_json(path: Path, remedy: str = "请恢复或重新生成这个文件。
         raise WorkbookError(f"{path}:{error.lineno}: 不是合法的 JSON（{error.msg}）。{remedy}") from error
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; empty where there is none."""
+    return read_json(path) if path.is_file() else {}
+
+
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """Line numbers and values of a JSONL file, blank lines left out; nothing where there is no file."""
     for number, line in enumerate(read_text(path).split("\n"), 1):

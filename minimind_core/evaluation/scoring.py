@@ -21,7 +21,7 @@ from minimind_core.evaluation.baselines import BASELINES, baseline
 from minimind_core.evaluation.grading import Graded, Grader, summarize
 from minimind_core.evaluation.metrics import mcnemar
 from minimind_core.evaluation.suites import Question, load_suites
-from minimind_core.files import read_json, write_json
+from minimind_core.files import read_json, read_record, write_json
 from minimind_core.inference.assistant import Assistant
 from minimind_core.training.batches import encode_rows, make_batch
 from minimind_core.training.run_files import base_sha256, environment, file_sha256, read_run, run_folder
@@ -88,7 +88,7 @@ def fingerprint(workbook: Workbook, name: str, questions: Sequence[Question]) ->
 
 def kept_result(file: Path, rests_on: str) -> dict[str, Any] | None:
     """A result of this fingerprint, if there is one."""
-    kept = read_json(file) if file.is_file() else {}
+    kept = read_record(file)
     return kept if kept.get("rests_on") == rests_on else None
 
 
@@ -143,7 +143,7 @@ def everyday_loss(workbook: Workbook, assistant: Assistant) -> float | None:
     What a run adds to the base's has been forgotten.
     """
     card = workbook.base / "training.json"
-    pairs = read_json(card).get("everyday", {}).get("answers") if card.is_file() else None
+    pairs = read_record(card).get("everyday", {}).get("answers")
     if not pairs:
         return None
     known = [dialogue(p["question"], p["answer"]) for p in pairs if p["answer"].strip()]

@@ -11,7 +11,7 @@ from typing import Any
 from minimind_core import conversations
 from minimind_core.config import Workbook
 from minimind_core.experiments.settings import Experiment, load_experiments, resolve, sized
-from minimind_core.files import read_json
+from minimind_core.files import read_json, read_record
 from minimind_core.training.run_files import base_sha256, file_sha256
 
 NOT_HASHED = ("name", "group", "about", "english", "lesson", "seed")  # the seed counts as it is used
@@ -57,7 +57,7 @@ def result_file(workbook: Workbook, name: str, size: str = "default") -> Path:
 def finished(workbook: Workbook, experiment: Experiment, size: str = "default") -> dict[str, Any] | None:
     """The kept result, if it was made with these very settings."""
     path = result_file(workbook, experiment.name, size)
-    result = read_json(path) if path.is_file() else {}
+    result = read_record(path)
     return result if still_holds(workbook, experiment, result) else None
 
 

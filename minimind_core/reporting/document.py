@@ -15,14 +15,14 @@ import typst
 
 from minimind_core.collection.facts import read_facts
 from minimind_core.config import Workbook
-from minimind_core.conversations.mixing import DETAIL_NAMES, FILES, PARTS, dataset_file, exposures
+from minimind_core.conversations.mixing import DETAIL_NAMES, FILES, KIND_NAMES, PARTS, dataset_file, exposures
 from minimind_core.conversations.schema import Conversation, read_conversations
 from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.metrics import refuses
 from minimind_core.evaluation.quiz import read_quiz
 from minimind_core.evaluation.scoring import is_stale, load_results, score_columns, traced
 from minimind_core.evaluation.suites import KNOWN, SUITES, suite_labels, suites_with_questions
-from minimind_core.files import read_json, replacing, write_json
+from minimind_core.files import read_json, read_record, replacing, write_json
 from minimind_core.inference.decoding import Decoding
 from minimind_core.modeling.checkpoint import load_base
 from minimind_core.modeling.lora import adapter_config
@@ -100,8 +100,7 @@ def journey(workbook: Workbook) -> dict[str, Any]:
 
 def shown_in_class(workbook: Workbook, run: str) -> list[dict[str, Any]]:
     """The class's questions with the run's answers, as notebook 07 has kept them for these data."""
-    path = workbook.results / "show.json"
-    kept = read_json(path) if path.is_file() else {}
+    kept = read_record(workbook.results / "show.json")
     same = ("facts_sha256", "base_sha256")
     origin = traced(workbook)
     fits = kept.get("run") == run and all(kept["made_from"][key] == origin[key] for key in same)
@@ -182,7 +181,7 @@ def report_data(workbook: Workbook, run: str) -> dict[str, Any]:
         "mistakes": examples(result, KNOWN, False, 2)[:6], "causes": mistakes_by_cause(result),
         "declined": examples(result, declines, True, 1) + examples(result, declines, False, 1),
         "sections": {name: read_section(section_file(workbook, name)) for name in SECTIONS},
-        "penalty": Decoding().repetition_penalty, "ways": DETAIL_NAMES,
+        "penalty": Decoding().repetition_penalty, "ways": DETAIL_NAMES, "kinds": KIND_NAMES,
     }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import minimind_core
 from minimind_core.config import Workbook
@@ -16,7 +15,7 @@ from minimind_core.errors import WorkbookError
 from minimind_core.evaluation.scoring import load_results, results_file
 from minimind_core.experiments.results import finished, result_file
 from minimind_core.experiments.settings import load_experiments
-from minimind_core.files import read_json, replacing
+from minimind_core.files import read_record, replacing
 from minimind_core.modeling.pth import tokenizer_folder
 from minimind_core.reporting.document import REPORT_NAME, results_digest
 from minimind_core.reporting.sections import unwritten
@@ -148,21 +147,15 @@ def obstacles(workbook: Workbook, run: str) -> list[str]:
         found.append(
             f"数据有 {len(errors)} 个错误，例如 {errors[0]} 请运行 minimind doctor dataset/*.jsonl。"
         )
-    made = read_record(workbook, "report.json")
+    made = read_record(workbook.results / "report.json")
     report = workbook.root / "report" / REPORT_NAME
     if is_file_of(report, made.get("report_sha256")) and made["results"] != results_digest(workbook):
         found.append("报告不是用现在的测试结果生成的：请运行 minimind report，再打包。")
-    filmed = read_record(workbook, "video.json")
+    filmed = read_record(workbook.results / "video.json")
     video, adapter = workbook.root / "report" / VIDEO, run_folder(workbook, run) / "adapter.safetensors"
     if is_file_of(video, filmed.get("video_sha256")) and filmed["adapter_sha256"] != file_sha256(adapter):
         found.append(f"report/{VIDEO} 录的不是这个模型：请运行 minimind demo 或自己重录，或者删掉它。")
     return found
-
-
-def read_record(workbook: Workbook, name: str) -> dict[str, Any]:
-    """What a report or video was made from; empty where none was made here."""
-    path = workbook.results / name
-    return read_json(path) if path.is_file() else {}
 
 
 def is_file_of(path: Path, digest: str | None) -> bool:
