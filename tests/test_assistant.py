@@ -99,6 +99,8 @@ def trained(workbook):
 
 def test_every_surface_gives_the_same_answers_to_a_dialogue(trained, capsys, monkeypatch):
     testing = pytest.importorskip("streamlit.testing.v1")
+    # in float32: a hardly trained model's next tokens are so close that bfloat16's rounding decides
+    monkeypatch.setattr("minimind_core.modeling.fast.fast_bfloat16", lambda kind: False)
     decoding = Decoding(max_new_tokens=128)
     assistant = Assistant.load(trained, "main", decoding)
     expected = [answers.text for answers in assistant.converse([TURNS])[0]]

@@ -5,7 +5,7 @@ from conftest import random_model
 from minimind_core.config import LINEAR_NAMES, STOCK_LORA, LoraConfig, ModelConfig
 from minimind_core.errors import WorkbookError
 from minimind_core.modeling import lora
-from minimind_core.modeling.minimind import MiniMind
+from minimind_core.modeling.minimind import Memory, MiniMind
 
 TOKENS = torch.tensor([[5, 9, 200, 31, 7, 8]])
 SMALL = LoraConfig(rank=3, alpha=6)
@@ -59,7 +59,7 @@ def test_layers_below_the_first_get_no_adapter_and_no_gradient():
     assert {name.split(".")[2] for name in lora.lora_state(model)} == {"1"}
     x = model.model.embed_tokens(TOKENS)
     cos, sin = (table[: TOKENS.shape[1], None] for table in (model.rotary_cos, model.rotary_sin))
-    assert not model.model.layers[0](x, (cos, sin))[0].requires_grad
+    assert not model.model.layers[0](x, (cos, sin), None, Memory()).requires_grad
     assert model(TOKENS).requires_grad
     with pytest.raises(WorkbookError, match="first_layer 是 2"):
         lora.add_lora(random_model(), LoraConfig(rank=2, first_layer=2))

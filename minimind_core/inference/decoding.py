@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minimind_core.modeling.fast import faster, rounded
-from minimind_core.modeling.fast_answers import Dialogues, joined_blocks
+from minimind_core.modeling.fast_answers import for_answers
 from minimind_core.modeling.minimind import Cache, MiniMind
 from minimind_core.modeling.packing import pack, rounded_up
 from minimind_core.modeling.tokenizer import END_ID, PAD_ID, shared_prefix
@@ -80,7 +80,9 @@ def read_packed(model: MiniMind, prompts: Sequence[list[int]]) -> tuple[Tensor, 
     states, cache = model.hidden(packing, wanted=rounded_up(last.flatten()))
     visible = torch.cat((real.new_ones(count, shared), real), 1)
     seen = F.pad(visible, (0, packing.keys.shape[1] - visible.shape[1]))  # rows as wide as a long beginning
-    return states[0, :count], [(k[:count], v[:count]) for k, v in cache], seen
+    for memory in cache:
+        memory.keep(slice(count))
+    return states[0, :count], cache, seen
 
 
 @faster(read_packed)
@@ -95,18 +97,15 @@ class Session:
     """The state of a batch while its answers are written, one token of every row at a time."""
 
     def __init__(self, model: MiniMind, prompts: Sequence[list[int]], decoding: Decoding) -> None:
-        self.model, self.decoding = model, decoding
+        self.model, self.decoding = for_answers(model), decoding
         self.device = model.device
         self.generator = torch.Generator(self.device).manual_seed(decoding.seed)
-        states, cache, visible = read_prompts(model, prompts)
+        states, self.cache, visible = read_prompts(self.model, prompts)
         self.position = visible.sum(1)  # (B,) of the next token
         self.visible = None if visible.all() else visible  # without padding every token sees all before it
-        self.logits = model.logits(states).float()
+        self.logits = self.model.logits(states).float()
         self.written = torch.zeros_like(self.logits, dtype=torch.bool)
         self.log_chance = self.logits.new_zeros(len(prompts))  # (B,) of what has been written, nats
-        blocks = joined_blocks(model)
-        self.quick = Dialogues(model, blocks, cache, decoding.max_new_tokens) if blocks else None
-        self.cache = None if blocks else cache
 
     def next(self) -> Tensor:
         """Choose every row's next token, (B,)."""
@@ -121,19 +120,14 @@ class Session:
         if self.visible is not None:
             self.visible = torch.cat((self.visible, self.visible.new_ones(len(token), 1)), 1)
             mask = self.visible[:, None, None, :]
-        if self.quick:
-            self.logits = self.quick.advance(token, self.position, mask)
-        else:
-            states, self.cache = self.model.hidden(token[:, None], self.cache, mask, self.position[:, None])
-            self.logits = self.model.logits(states[:, -1]).float()
+        states, _ = self.model.hidden(token[:, None], self.cache, mask, self.position[:, None])
+        self.logits = self.model.logits(states[:, -1]).float()
         self.position = self.position + 1
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""
-        if self.quick:
-            self.quick.keep(rows)
-        else:
-            self.cache = [(k[rows], v[rows]) for k, v in self.cache]
+        for memory in self.cache:
+            memory.keep(rows)
         self.visible = None if self.visible is None else self.visible[rows]
         self.position = self.position[rows]
         self.logits, self.written, self.log_chance = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from minimind_core.devices import fast_bfloat16
+
+# oneDNN keeps each product that it has met, with memory for each shape: 1,024 by default, and training took
+# 40 MiB more every 50 steps. It reads these before its first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "16")
 
 Given, Result = ParamSpec("Given"), TypeVar("Result")
 
@@ -89,20 +95,6 @@ def product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a (M, K) times b (K, N).
-
-    On CPUs in two halves of N where bfloat16 sums are long: oneDNN's blocks then fit the cache, and 1,056 ×
-    1,408 times 1,408 × 512 took 0.6 of the time (two cores).
-    """
-    if a.device.type != "cpu" or a.dtype != torch.bfloat16 or a.shape[1] <= 1000:
-        return a @ b
-    out, middle = a.new_empty(len(a), b.shape[1]), b.shape[1] // 2
-    torch.mm(a, b[:, :middle], out=out[:, :middle])
-    torch.mm(a, b[:, middle:], out=out[:, middle:])
-    return out
-
-
 class LoraProduct(Function):
     """x W^T + scale (x A^T) B^T with W frozen.
 
@@ -118,7 +110,7 @@ class LoraProduct(Function):
         narrow = rows @ a.T * scale  # scaled where it is narrow: the same product for a fraction of the work
         ctx.save_for_backward(rows, weight, a, b, narrow)
         ctx.scale, ctx.like_x, ctx.like_a = scale, (x.shape, x.dtype), lora_a.dtype
-        return product(rows, weight.T).addmm_(narrow, b.T).view(*x.shape[:-1], -1)
+        return (rows @ weight.T).addmm_(narrow, b.T).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
@@ -126,11 +118,7 @@ class LoraProduct(Function):
         rows, weight, a, b, narrow = ctx.saved_tensors
         (shape, dtype), grad = ctx.like_x, grad.reshape(-1, grad.shape[-1])
         of_narrow = grad @ b * ctx.scale
-        of_x = (
-            product(grad, weight).addmm_(of_narrow, a).view(shape).to(dtype)
-            if ctx.needs_input_grad[0]
-            else None
-        )
+        of_x = (grad @ weight).addmm_(of_narrow, a).view(shape).to(dtype) if ctx.needs_input_grad[0] else None
         return of_x, None, (of_narrow.T @ rows).to(ctx.like_a), (grad.T @ narrow).to(ctx.like_a), None
 
 
@@ -226,7 +214,7 @@ class LinearCrossEntropy(Function):
                 continue
             chances[:count].scatter_add_(1, label, torch.full(label.shape, -1.0, device=x.device))
             of_logits = chances.to(dtype)
-            of_x[start : start + count] = product(of_logits, matrix)[:count]
+            of_x[start : start + count] = (of_logits @ matrix)[:count]
             if of_weight is not None:
                 of_weight += of_logits[:count].T @ rows[:count]
         ctx.save_for_backward(of_x, of_weight)
@@ -245,7 +233,10 @@ def attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
     On CPUs PyTorch's bfloat16 kernel took 3 times as long, forward and backward (34 × 30 tokens, two cores).
     """
     (batch, heads, length, width), (groups, seen) = q.shape, k.shape[1:3]
-    if mask is None and length > 1:
+    if length == 1:  # the queries that share a key see the same: as if they were one head's
+        folded = q.reshape(batch, groups, -1, width)
+        return F.scaled_dot_product_attention(folded, k, v, attn_mask=mask).view(q.shape)
+    if mask is None:
         mask = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
     # the queries that share a key stand below each other
     q = (q * width**-0.5).reshape(batch, groups, -1, width)

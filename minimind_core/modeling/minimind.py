@@ -20,7 +20,35 @@ from minimind_core.modeling.fast import (
 )
 from minimind_core.modeling.packing import Packing
 
-Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each (B, n_kv_heads, S, head_dim)
+
+class Memory:
+    """A layer's keys and values so far, each (B, n_kv_heads, S, head_dim); grows in place."""
+
+    ROOM = 64  # positions that a full buffer gets at a time
+
+    def __init__(self) -> None:
+        self.length = 0  # S
+        self.keys = self.values = torch.empty(0)
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of T more positions, (B, n_kv_heads, T, head_dim) -> all of them."""
+        start, self.length = self.length, self.length + k.shape[2]
+        if not start:
+            self.keys, self.values = k, v
+            return k, v
+        if (more := self.length - self.keys.shape[2]) > 0:
+            room = (0, 0, 0, max(more, self.ROOM))
+            self.keys, self.values = F.pad(self.keys, room), F.pad(self.values, room)
+        keys, values = self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        keys[:, :, start:], values[:, :, start:] = k, v
+        return keys, values
+
+    def keep(self, rows: Tensor | slice) -> None:
+        """Forget the other rows."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+Cache = list[Memory]  # of each layer
 
 
 class RMSNorm(nn.Module):
@@ -86,29 +114,26 @@ class Attention(nn.Module):
         if config.qk_norm:
             self.q_norm, self.k_norm = RMSNorm(head, config.norm_eps), RMSNorm(head, config.norm_eps)
 
-    def forward(
-        self,
-        x: Tensor,
-        rotary: tuple,
-        mask: Tensor | None,
-        past: tuple | None,
-        packing: Packing | None = None,
-    ) -> tuple[Tensor, tuple]:
-        """x (B, T, hidden); `past` holds earlier keys and values."""
-        q, k, v = (  # (B, T, heads, head_dim)
+    def project(self, x: Tensor, rotary: tuple) -> tuple[Tensor, ...]:
+        """x (B, T, hidden) -> queries, keys and values, each (B, T, its heads, head_dim)."""
+        q, k, v = (
             project(x).unflatten(-1, (-1, self.config.head_dim))
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
+        return rotate(q, *rotary), rotate(k, *rotary), v
+
+    def forward(
+        self, x: Tensor, rotary: tuple, mask: Tensor | None, memory: Memory, packing: Packing | None = None
+    ) -> Tensor:
+        """x (B, T, hidden) -> the same; `memory` gets its keys and values."""
+        q, k, v = self.project(x, rotary)
         if packing:
             q, k, v = packing.to_rows(q, k, v)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, head_dim)
-        if past:
-            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        out = attend(q, k, v, mask).transpose(1, 2).flatten(2)
-        return self.o_proj(packing.to_packed(out) if packing else out), (k, v)
+        out = attend(q, *memory.extend(k, v), mask).transpose(1, 2).flatten(2)
+        return self.o_proj(packing.to_packed(out) if packing else out)
 
 
 class FeedForward(nn.Module):
@@ -138,17 +163,16 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotary: tuple,
-        mask: Tensor | None = None,
-        past: tuple | None = None,
+        mask: Tensor | None,
+        memory: Memory,
         packing: Packing | None = None,
         wanted: Tensor | None = None,
-    ) -> tuple[Tensor, tuple]:
+    ) -> Tensor:
         """x (B, T, hidden) -> the same, or (B, N, hidden) for the N positions that `wanted` (N,) numbers."""
-        attended, present = self.self_attn(self.input_layernorm(x), rotary, mask, past, packing)
-        x = x + attended
+        x = x + self.self_attn(self.input_layernorm(x), rotary, mask, memory, packing)
         if wanted is not None:
             x = x.index_select(1, wanted)
-        return x + self.mlp(self.post_attention_layernorm(x)), present
+        return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Decoder(nn.Module):
@@ -201,7 +225,7 @@ class MiniMind(nn.Module):
 
         tokens (B, T), or a packed batch; cache as returned by an earlier call, S positions long; mask is
         boolean and broadcastable to (B, 1, T, S + T), True where attention is allowed, default causal;
-        positions (B, T) or (T,), default S..S+T-1. Returns (B, T, hidden) and the cache extended by T. With
+        positions (B, T) or (T,), default S..S+T-1. Returns (B, T, hidden) and the same cache, T longer. With
         `wanted` (N,), numbers of positions, it is (B, N, hidden): the last feed-forward is computed for them
         only.
         """
@@ -209,7 +233,8 @@ class MiniMind(nn.Module):
         if packing:
             tokens, positions, mask = packing.tokens, packing.positions, packing.mask
         length = tokens.shape[1]
-        start = cache[0][0].shape[2] if cache else 0
+        cache = cache or [Memory() for _ in self.model.layers]
+        start = cache[0].length
         if positions is None:
             positions = torch.arange(start, start + length, device=tokens.device)
         if mask is None and start and length > 1:
@@ -217,13 +242,9 @@ class MiniMind(nn.Module):
         # the same for all heads: (B, T, 1, head_dim / 2)
         rotary = self.rotary_cos[positions].unsqueeze(-2), self.rotary_sin[positions].unsqueeze(-2)
         x = self.model.embed_tokens(tokens)
-        present: Cache = []
-        last = len(self.model.layers) - 1
-        for index, block in enumerate(self.model.layers):
-            past = cache[index] if cache else None
-            x, pair = block(x, rotary, mask, past, packing, wanted if index == last else None)
-            present.append(pair)
-        return self.model.norm(x), present
+        for block, memory in zip(self.model.layers, cache, strict=True):
+            x = block(x, rotary, mask, memory, packing, wanted if memory is cache[-1] else None)
+        return self.model.norm(x), cache
 
     @property
     def output_matrix(self) -> Tensor:

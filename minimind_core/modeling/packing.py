@@ -1,7 +1,7 @@
 """Rows one after the other, without padding and with their common beginning once.
 
-A trick of `fast`, behind its switch. Matrix products see the packed tokens, attention sees rows. oneDNN keeps
-memory for each number of tokens that it has met (16 MiB here), so numbers are rounded up.
+A trick of `fast`, behind its switch. Matrix products see the packed tokens, attention sees rows. A product of
+a new shape costs oneDNN time, so numbers of tokens are rounded up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from minimind_core.modeling.fast import WIDTH
 from minimind_core.modeling.tokenizer import PAD_ID
 
-STEP = 128  # tokens
+STEP = 32  # tokens
 
 
 @dataclass(frozen=True)
