@@ -3,4 +3,4 @@
 Question-answer data, LoRA fine-tuning and evaluation of a 26M-parameter chat model.
 """
 
-__version__ = "0.18.0"
+__version__ = "0.19.0"
