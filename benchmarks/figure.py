@@ -46,8 +46,9 @@ def draw_rows(axes: Axes, found: dict) -> None:
         xscale="log", yscale="log", xlabel="训练文件的行数", ylabel="准备（秒）", title="行数多了要付什么"
     )
     right = axes.twinx()
-    right.plot(rows, [found[str(r)]["peak_mib"] for r in rows], "s--", color=ORANGE)
-    right.set(ylabel="峰值内存 MiB（橙色）", ylim=(0, None))
+    peaks = [found[str(r)]["peak_mib"] for r in rows]
+    right.plot(rows, peaks, "s--", color=ORANGE)
+    right.set(ylabel="峰值内存 MiB（橙色）", ylim=(0, 1.2 * max(peaks)))
     right.grid(False)
 
 

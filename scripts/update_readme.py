@@ -60,10 +60,12 @@ CONTENDERS = {
 SERVED = (
     "服务（`minimind serve`）：{clients} 个客户端同时问 {seconds:.0f} 秒，{answers:,} 个回答，每秒 "
     "{answers_per_second:.0f} 个，中位等 {p50:.2f} 秒，最慢的百分之五等 {p95:.2f} 秒以上；丢了 {failed} 个，"
-    "答错人 {mixed_up} 个；内存从 {first:.0f} 到 {last:.0f} MiB。",
+    "与同一题上次的回答不同的 {changed} 个（同时答的题变了，舍入也变，列在结果文件里）；"
+    "内存从 {first:.0f} 到 {last:.0f} MiB。",
     "Server (`minimind serve`): {clients} clients at once for {seconds:.0f} s, {answers:,} answers, "
     "{answers_per_second:.0f} a second, median wait {p50:.2f} s, the slowest 5 % above {p95:.2f} s; "
-    "{failed} lost, {mixed_up} mixed up; memory from {first:.0f} to {last:.0f} MiB.",
+    "{failed} lost, {changed} other than the last answer to the same question (other questions beside it, "
+    "other rounding; the results file lists them); memory from {first:.0f} to {last:.0f} MiB.",
 )
 COMPARED = (
     "llama.cpp（{engine}）读导出的 GGUF，{dialogues} 段对话的贪心回答与我们相同的：{equal}。",
@@ -220,6 +222,7 @@ def reach(folder: Path, language: int) -> list[str]:
     if (path := folder / "benchmark_server.json").is_file():
         found = read_json(path)
         memory = [mib for _, mib in found["memory_mib"]]
+        found["changed"] = len(found["changed"])
         told = SERVED[language].format(**found, **found["wait_seconds"], first=memory[0], last=memory[-1])
         lines += ["", told]
     if (path := folder / "llama_cpp.json").is_file():
