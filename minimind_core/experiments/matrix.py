@@ -50,8 +50,8 @@ def perform_all(
 
 def processes(jobs: int) -> Executor:
     """So many processes on this machine."""
-    # two torch processes that spin for each other's cores are three times slower
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    if jobs > 1:  # two torch processes that spin for each other's cores are three times slower
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=end_with_parent)
 
 

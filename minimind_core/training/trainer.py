@@ -19,15 +19,13 @@ from minimind_core.config import TrainConfig
 from minimind_core.devices import autocast
 from minimind_core.errors import WorkbookError
 from minimind_core.files import replacing
-from minimind_core.modeling.fast import LinearCrossEntropy, faster, release_memory
+from minimind_core.modeling.fast import LinearCrossEntropy, faster
 from minimind_core.modeling.minimind import MiniMind
 from minimind_core.modeling.packing import pack, rounded_up
 from minimind_core.modeling.tokenizer import PAD_ID
 from minimind_core.training.batches import IGNORE, Batch
 from minimind_core.training.optimizers import build_optimizers, rate_factor
 from minimind_core.training.parallel import add_up, first_ones_file, is_first, own_part
-
-RELEASE_EVERY = 25  # steps
 
 
 @dataclass(frozen=True)
@@ -198,8 +196,6 @@ def train(
             )  # fmt: skip
             if waiting:
                 raise KeyboardInterrupt
-            if progress.step % RELEASE_EVERY == 0:
-                release_memory()
             if saver.due():
                 saver.save(progress)
     finally:

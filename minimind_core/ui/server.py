@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import itertools
 import json
 import time
 import uuid
@@ -29,13 +28,11 @@ from minimind_core.errors import WorkbookError
 from minimind_core.inference.assistant import Assistant
 from minimind_core.inference.decoding import Decoding
 from minimind_core.inference.generation import Answer
-from minimind_core.modeling.fast import release_memory
 from minimind_core.training.run_files import trained_runs
 from minimind_core.ui.remote import WITHDRAWN
 from minimind_core.ui.requests import ApiError, ChatRequest, body_of, cut, held_back, read_request
 
 MOST_WAITING = 256  # requests
-RELEASE_EVERY = 20  # rounds of answers
 BATCH = 32  # greedy requests that are answered together
 
 
@@ -85,7 +82,7 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled."""
         loop = asyncio.get_running_loop()
-        for number in itertools.count(1):
+        while True:
             await self.arrived.wait()
             if not self.waiting:
                 self.arrived.clear()
@@ -93,8 +90,6 @@ class Worker:
             jobs = [job for job in self.next_jobs() if not job.cancelled]
             if jobs:
                 await loop.run_in_executor(self.thread, self.work, jobs, loop)
-            if number % RELEASE_EVERY == 0:
-                await loop.run_in_executor(self.thread, release_memory)
 
     def work(self, jobs: list[Job], loop: asyncio.AbstractEventLoop) -> None:
         """Answer some jobs, on the worker's thread."""
