@@ -140,10 +140,11 @@ def test_norm_and_rotation_are_exact_but_for_rounding_in_either_precision(dtype,
     torch.manual_seed(0)
     x, weight, along = torch.randn(3, 2, 5, 16), torch.rand(16), torch.randn(3, 2, 5, 16)
     cos, sin = (function(torch.rand(3, 1, 5, 8) * 9) for function in (torch.cos, torch.sin))
-    halves = lambda x: x.chunk(2, dim=-1)
-    turned = lambda x: torch.cat(
-        (halves(x)[0] * cos - halves(x)[1] * sin, halves(x)[1] * cos + halves(x)[0] * sin), dim=-1
-    )
+
+    def turned(x):
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
     for ours, plain in (
         (lambda x: RMSNormalize.apply(x, weight, 1e-5), lambda x: F.rms_norm(x, (16,), weight, 1e-5)),
         (lambda x: Rotate.apply(x, cos, sin), turned),

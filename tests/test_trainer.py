@@ -185,7 +185,9 @@ def test_lora_b_may_learn_faster_than_lora_a():
     not list((Path(torch.__file__).parent / "lib").glob("libgomp*")), reason="another OpenMP runtime"
 )
 def test_helpers_that_are_let_go_come_back_when_needed():
-    threads = lambda: len(list(Path("/proc/self/task").iterdir()))
+    def threads():
+        return len(list(Path("/proc/self/task").iterdir()))
+
     values, before = torch.randn(2_000_000), torch.get_num_threads()
     torch.set_num_threads(4)
     try:

@@ -28,7 +28,9 @@ def test_send_button_answers_and_clears_the_box(panel):
 
 @pytest.mark.parametrize("text_first", [True, False])
 def test_enter_sends_whether_its_text_comes_before_or_after_the_key(panel, text_first):
-    press = lambda: panel.box._handle_custom_msg({"event": "submit"}, [])
+    def press():
+        panel.box._handle_custom_msg({"event": "submit"}, [])
+
     if text_first:
         panel.box.value = "你好"
         assert panel.turns == []  # leaving the box alone sends nothing
@@ -159,7 +161,10 @@ def test_the_answer_browser_filters_by_everything_at_once():
     ]
     answers[1]["checked"] = "<b>是我</b>"
     browser = widgets.AnswerBrowser(answers, {"identity": "身份", "unknown": "不知道"})
-    asked = lambda: [a["question"] for a in browser.chosen()]
+
+    def asked():
+        return [a["question"] for a in browser.chosen()]
+
     assert (
         asked() == ["谁做的", "《乙》"]
         and "2 道" in browser.table.value

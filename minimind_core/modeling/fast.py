@@ -234,7 +234,7 @@ def attend_by_products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
     (batch, heads, length, width), (groups, seen) = q.shape, k.shape[1:3]
     if length == 1:  # the queries that share a key see the same: as if they were one head's
         folded = q.reshape(batch, groups, -1, width)
-        return F.scaled_dot_product_attention(folded, k, v, attn_mask=mask).view(q.shape)
+        return F.scaled_dot_product_attention(folded, k, v, attn_mask=mask).reshape(q.shape)
     if mask is None:
         mask = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
     # the queries that share a key stand below each other

@@ -2,6 +2,7 @@
 
 A token costs little arithmetic: the time goes into reading the weights and into calling operations. So q, k
 and v become one matrix, gate and up another, and every matrix is kept in the order in which oneDNN reads it.
+The classes take over their plain twins' forward passes, but not their constructors, which make new weights.
 """
 
 from __future__ import annotations
